@@ -1,0 +1,43 @@
+"""The command line: ``python -m autonomy_trio …``, one file a group of commands.
+
+An error is one sentence and a way out: exit code 2 for what the call got wrong, 1 for what failed, no traceback.
+"""
+
+import sys
+
+import click
+
+from autonomy_trio.cli.authority import authority
+from autonomy_trio.cli.identity import identity
+from autonomy_trio.cli.relay import relay
+from autonomy_trio.cli.run import run
+from autonomy_trio.cli.send import ask, send
+from autonomy_trio.errors import AutonomyError, UsageError
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="autonomy-trio")
+def autonomy_trio() -> None:
+    """A secure messaging fabric for agents."""
+
+
+for command in (run, relay, identity, authority, send, ask):
+    autonomy_trio.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        autonomy_trio(prog_name="python -m autonomy_trio", standalone_mode=False)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except UsageError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
+    except AutonomyError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(1)
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        sys.exit(130)

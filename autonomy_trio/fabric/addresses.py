@@ -1,0 +1,108 @@
+"""Where an agent is: ``I<node>/<agent>``, with the relay in front where the reader may not be attached to it."""
+
+import re
+from typing import Final
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from autonomy_trio.errors import AddressError
+from autonomy_trio.trust.records import format_identifier, parse_identifier
+
+_ADDRESS: Final = re.compile(r"(?:(?P<relay>wss?://[^/\s]+)/)?(?P<node>I[0-9a-fA-F]*)/(?P<agent>[^/\s]+)")
+_EXAMPLE: Final = "ws://HOST:PORT/I<64 hex digits>/AGENT"
+
+
+@frozen
+class RelayAddress:
+    """A relay's URL, and the identity it must prove where it is pinned (``ws://host:port#I…``)."""
+
+    url: str
+    pin: bytes | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "RelayAddress":
+        """Read ``ws://HOST[:PORT]`` or ``wss://HOST[:PORT]``, with ``#I…`` to pin the relay.
+
+        Raises:
+            AddressError: it is something else.
+        """
+        url, hash_sign, pin = text.partition("#")
+        try:
+            parts = urlsplit(url)
+            port_is_valid = parts.port is None or parts.port > 0
+        except ValueError:
+            port_is_valid = False
+        else:
+            if parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
+                port_is_valid = False
+        if not port_is_valid:
+            msg = f"{text!r} is no relay's address: write ws://HOST:PORT or wss://HOST:PORT"
+            raise AddressError(msg)
+        return cls(url.rstrip("/"), parse_identifier(pin) if hash_sign else None)
+
+    def __str__(self) -> str:
+        return self.url if self.pin is None else f"{self.url}#{format_identifier(self.pin)}"
+
+
+@frozen
+class Address:
+    """An agent's address."""
+
+    node: bytes = field(repr=format_identifier)
+    agent: str
+    relay: RelayAddress | None = None
+
+    @classmethod
+    def parse(cls, text: str) -> "Address":
+        """Read ``I<node>/<agent>`` or ``ws://host:port/I<node>/<agent>``.
+
+        Raises:
+            AddressError: it is something else.
+        """
+        match = _ADDRESS.fullmatch(text)
+        if match is None:
+            msg = f"{text!r} is no address: write {_EXAMPLE}, as the agent's node prints it when it starts"
+            raise AddressError(msg)
+        relay = match["relay"]
+        return cls(parse_identifier(match["node"]), match["agent"], RelayAddress.parse(relay) if relay else None)
+
+    def __str__(self) -> str:
+        place = f"{format_identifier(self.node)}/{self.agent}"
+        return place if self.relay is None else f"{self.relay.url}/{place}"
+
+
+def is_address(text: str) -> bool:
+    """Tell an address from a name on this node, without judging whether it is a right one."""
+    return "/" in text
+
+
+@frozen
+class ListenAddress:
+    """A host and port to listen on; port 0 takes a free one."""
+
+    host: str
+    port: int
+
+    @classmethod
+    def parse(cls, text: str) -> "ListenAddress":
+        """Read ``HOST:PORT``, ``[IPv6]:PORT`` or ``:PORT`` (all interfaces).
+
+        Raises:
+            AddressError: it is something else.
+        """
+        host, colon, port = text.rpartition(":")
+        bare = host.removeprefix("[").removesuffix("]")
+        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535 or (":" in bare and bare == host):  # noqa: PLR2004 - the last TCP port
+            msg = f"{text!r} is nothing to listen on: write HOST:PORT, say 127.0.0.1:4000"
+            raise AddressError(msg)
+        return cls(bare or "0.0.0.0", int(port))  # noqa: S104 - ':PORT' asks for all interfaces
+
+    @property
+    def url(self) -> str:
+        """The websocket URL at which a process on this machine reaches it."""
+        host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - what is asked for, not bound
+        return f"ws://[{host}]:{self.port}" if ":" in host else f"ws://{host}:{self.port}"
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

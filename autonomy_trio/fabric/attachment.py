@@ -1,0 +1,205 @@
+"""A node's place at one relay: registered, kept alive, and taken again after a loss."""
+
+import secrets
+from collections.abc import Awaitable, Callable
+from typing import Final, final
+
+import attrs
+import trio
+
+from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable
+from autonomy_trio.fabric.addresses import RelayAddress
+from autonomy_trio.fabric.links import Link, Outbox, receive_alive
+from autonomy_trio.logs import get_log
+from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.constants import KEY_BYTES
+from autonomy_trio.wire.frames import (
+    Deliver,
+    Frame,
+    Nack,
+    Parameters,
+    Ping,
+    Pong,
+    Send,
+    decode_frame,
+    encode_frame,
+    join_frames,
+    make_register,
+    split_frames,
+    verify_hello,
+    verify_welcome,
+)
+
+OUTBOX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that wait to leave for one relay."""
+
+REGISTER_LIMIT: Final = 5.0
+"""Seconds a relay may take to welcome a node."""
+
+FIRST_PAUSE: Final = 0.1
+"""Seconds before the first attempt to come back; each further pause is twice as long."""
+
+LONGEST_PAUSE: Final = 5.0
+"""Seconds between attempts to come back; each pause is drawn from its upper half, so that nodes do not come at once."""
+
+LONGEST_SILENCE: Final = 60.0
+"""Seconds of silence a relay may ask a node to bear."""
+
+FLUSH_LIMIT: Final = 1.0
+"""Seconds in which what still waits may leave when the node closes."""
+
+TIME_TO_LIVE: Final = 30
+"""Seconds after which a packet is of no use to its receiver any more."""
+
+Connect = Callable[[str, trio.Nursery], Awaitable[Link]]
+"""Opens a link to a URL; its background tasks run in the nursery."""
+
+_log = get_log()
+
+
+@final
+@attrs.define(eq=False)
+class Attachment:
+    """One relay that a node is registered with, for as long as `run` runs."""
+
+    relay: RelayAddress
+    _vault: Vault
+    _connect: Connect
+    _deliver: Callable[["Attachment", bytes, bytes], None]
+    """Takes the hint where a packet comes from, and the packet; never waits."""
+    _on_attached: Callable[[], None]
+    _now: Callable[[], float]
+    is_attached: bool = False
+    times_attached: int = 0
+    _outbox: Outbox = attrs.field(factory=lambda: Outbox(OUTBOX_BYTES))
+
+    def carry(self, destination: bytes, packet: bytes) -> bool:
+        """Queue a packet for another node; False where it was dropped, for the relay is away or takes too little."""
+        if not self.is_attached:
+            return False
+        return self._outbox.put(join_frames([encode_frame(Send(destination, 0, TIME_TO_LIVE, packet))]))
+
+    async def wait_room(self) -> None:
+        """Return when packets can be queued again; at once while the relay is away."""
+        await self._outbox.wait_room()
+
+    async def flush(self) -> None:
+        """Return when all that waited has left, or `FLUSH_LIMIT` seconds have passed."""
+        if self.is_attached:
+            with trio.move_on_after(FLUSH_LIMIT):
+                await self._outbox.wait_empty()
+
+    async def run(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Attach, and attach again after each loss, until cancelled; started once it is attached for the first time.
+
+        Raises:
+            RelayUnreachable: the first attempt met nobody.
+            RelayRefused: the first attempt met a relay that is not the pinned one, or that refused.
+        """
+        pause = FIRST_PAUSE
+        while True:
+            before = self.times_attached
+            try:
+                await self._attach(task_status)
+            except (LinkError, ProtocolError) as error:
+                if self.times_attached == 0:
+                    raise self._first_failure(error) from None
+                if self.times_attached > before:
+                    pause = FIRST_PAUSE
+                    _log.warning("relay lost", relay=self.relay.url, reason=str(error))
+                else:
+                    _log.debug("relay still away", relay=self.relay.url, reason=str(error))
+            await trio.sleep(pause * (0.5 + secrets.randbelow(1000) / 2000))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _first_failure(self, error: LinkError | ProtocolError) -> LinkError:
+        if isinstance(error, (RelayUnreachable, RelayRefused)):
+            return error
+        return RelayRefused(f"{self.relay.url} did not let this node in: {error}")
+
+    async def _attach(self, task_status: trio.TaskStatus[None]) -> None:
+        """Connect, register and serve once; returns or raises when the connection has ended."""
+        failure: LinkError | ProtocolError = LinkBroken(f"{self.relay.url} closed the connection")
+        async with trio.open_nursery() as nursery:
+            try:
+                link = await self._connect(self.relay.url, nursery)
+                try:
+                    parameters = await self._register(link)
+                    self._outbox = Outbox(OUTBOX_BYTES)
+                    self.is_attached = True
+                    self.times_attached += 1
+                    if self.times_attached == 1:
+                        task_status.started()
+                    else:
+                        _log.info("relay back", relay=self.relay.url)
+                    self._on_attached()
+                    failure = await self._converse(link, parameters)
+                finally:
+                    self.is_attached = False
+                    self._outbox.discard()
+                    with trio.CancelScope(shield=True):
+                        await link.aclose()
+            except (LinkError, ProtocolError) as error:
+                failure = error
+            nursery.cancel_scope.cancel()
+        raise failure
+
+    async def _register(self, link: Link) -> Parameters:
+        """Prove to the relay who this node is, and have it prove which relay it is."""
+        with trio.move_on_after(REGISTER_LIMIT):
+            hello = _only(split_frames(await link.receive()))
+            _, bundle = verify_hello(hello, self._now())
+            if self.relay.pin is not None and bundle.identifier != self.relay.pin:
+                found, wanted = format_identifier(bundle.identifier), format_identifier(self.relay.pin)
+                raise RelayRefused(f"{self.relay.url} is the relay {found}, not {wanted} as pinned")
+            register = make_register(self._vault, hello, (), secrets.token_bytes(KEY_BYTES), self._now())
+            await link.send(join_frames([register]))
+            welcome = _only(split_frames(await link.receive()))
+            return verify_welcome(welcome, hello, register, bundle).parameters
+        raise RelayUnreachable(f"{self.relay.url} did not welcome this node in {REGISTER_LIMIT:g} s: is it a relay?")
+
+    async def _converse(self, link: Link, parameters: Parameters) -> LinkError | ProtocolError:
+        """Read and write until one of the two fails; return how."""
+        failures: list[LinkError | ProtocolError] = []
+        outbox = self._outbox
+        async with trio.open_nursery() as nursery:
+
+            async def end_with(part: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await part()
+                except (LinkError, ProtocolError) as error:
+                    failures.append(error)
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end_with, lambda: outbox.write_to(link))
+            nursery.start_soon(end_with, lambda: self._read(link, outbox, parameters))
+        return failures[0]
+
+    async def _read(self, link: Link, outbox: Outbox, parameters: Parameters) -> None:
+        gone_after = min(max(parameters.gone_after, 2), LONGEST_SILENCE)
+        ping_after = min(max(parameters.ping_after, 1), gone_after - 1)
+        while True:
+            message = await receive_alive(link, outbox, ping_after=ping_after, gone_after=gone_after)
+            for encoded in split_frames(message):
+                self._take(decode_frame(encoded), outbox)
+
+    def _take(self, frame: Frame, outbox: Outbox) -> None:
+        match frame:
+            case Deliver():
+                self._deliver(self, frame.source, frame.packet)
+            case Ping():
+                outbox.put(join_frames([encode_frame(Pong())]))
+            case Nack():
+                # A relay's word that a node is away proves nothing; time-outs decide, and this helps to explain them.
+                _log.debug("not forwarded", node=format_identifier(frame.destination), reason=frame.reason)
+            case Pong():
+                pass
+            case _:
+                raise ProtocolError(f"a relay sends no {type(frame).__name__.upper()} to a registered node")
+
+
+def _only(frames: list[bytes]) -> bytes:
+    if len(frames) != 1:
+        raise ProtocolError("a relay welcomes with one frame at a time")
+    return frames[0]

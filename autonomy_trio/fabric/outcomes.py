@@ -1,0 +1,60 @@
+"""How an ask's failure crosses the wire: a code for programs, a coarse sentence for people."""
+
+from typing import Final
+
+import trio
+
+from autonomy_trio.errors import (
+    DeliveryError,
+    Denied,
+    HandlerFailed,
+    NotDelivered,
+    NotHandled,
+    OutcomeUnknown,
+    Overloaded,
+)
+from autonomy_trio.logs import printable
+
+_CODES: Final[dict[type[Exception], str]] = {
+    NotHandled: "not handled",
+    Denied: "denied",
+    Overloaded: "overloaded",
+    NotDelivered: "not delivered",
+    HandlerFailed: "handler failed",
+    OutcomeUnknown: "outcome unknown",
+    trio.TooSlowError: "too slow",
+}
+_ERRORS: Final = {code: error for error, code in _CODES.items()}
+
+MOST_TEXT: Final = 500
+"""Characters of an error's text that travel."""
+
+
+def to_code(error: BaseException) -> tuple[str, str]:
+    """Return what a stranger is told of an error: its code, and its text where it is one of ours."""
+    for kind, code in _CODES.items():
+        if isinstance(error, kind):
+            return code, str(error)[:MOST_TEXT]
+    return "handler failed", ""
+
+
+def from_code(code: str, text: str, *, address: str, message: str) -> Exception:
+    """Return the exception an asker gets for an error that came over the wire.
+
+    Args:
+        code: what the recipient's node says; an unknown one counts as an unknown outcome.
+        text: its sentence: a stranger's text, shown without control characters.
+        address: whom the message was for.
+        message: the message's wire name.
+    """
+    kind = _ERRORS.get(code, OutcomeUnknown)
+    if kind is trio.TooSlowError:
+        return trio.TooSlowError()
+    if kind is Denied:
+        return Denied(
+            f"{address} denied {message}: its policy does not let you send it this, or it has no such agent or message; "
+            "the log of its node says which"
+        )
+    said = printable(text, MOST_TEXT)
+    error: DeliveryError = kind(said or f"{address} answered {message} with an error and no words") # type: ignore[assignment]
+    return error

@@ -1,0 +1,472 @@
+"""The other nodes this one talks to: their queues, the asks open between us, and the sessions that carry both.
+
+The endpoint of the wire decides and this module acts: it feeds it packets, timers and batches, and carries out its events. What
+arrives is handled without waiting, so that no link is left unread; what leaves waits in a bounded queue for each node.
+
+An ask that was never sent ends in `NotDelivered`; one that was sent and whose answer cannot come any more, in `OutcomeUnknown`.
+"""
+
+import itertools
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Final, Protocol, cast, final
+
+import attrs
+import outcome
+import trio
+
+from autonomy_trio.actors.delivery import Delivery, PendingReply
+from autonomy_trio.errors import DeliveryError, MailboxFull, MessageError, NotDelivered, OutcomeUnknown
+from autonomy_trio.fabric.outcomes import from_code, to_code
+from autonomy_trio.logs import get_log
+from autonomy_trio.messages import decode_payload, encode_payload
+from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.wire.endpoint import Endpoint
+from autonomy_trio.wire.entries import (
+    Ask,
+    Cancel,
+    Entry,
+    Error,
+    Presentations,
+    Reply,
+    Tell,
+    check_size,
+    entry_size,
+    next_batch,
+)
+from autonomy_trio.wire.events import Established, GaveUp, PeerGone, Received, Refused, Transmit
+
+MOST_WAITING: Final = 1024
+"""Messages that wait to leave for one node; the next sender waits."""
+
+MOST_WAITING_BYTES: Final = 1024 * 1024
+"""Bytes that wait to leave for one node."""
+
+MOST_SERVED: Final = 1024
+"""Unanswered asks from one node."""
+
+_log = get_log()
+
+
+class Carrier(Protocol):
+    """What takes packets to other nodes: a node's attachment to a relay."""
+
+    def carry(self, destination: bytes, packet: bytes) -> bool:
+        """Queue a packet for another node; False where it had to be dropped."""
+        ...
+
+    async def wait_room(self) -> None:
+        """Return when packets can be queued again."""
+        ...
+
+
+Path = tuple[Carrier, bytes]
+"""A relay, and the node behind it that packets come from."""
+
+
+class Judge(Protocol):
+    """Who decides on what arrives: the node's admission."""
+
+    def show(self, peer: "Peer", presentations: Sequence[bytes]) -> None:
+        """Take note of the credentials a node shows."""
+        ...
+
+    def admit(self, peer: "Peer", entry: Tell | Ask, *, late: bool) -> Delivery | DeliveryError | None:
+        """Judge one message: the delivery of an ask that waits for its handler, why it may not pass, or None."""
+        ...
+
+
+@attrs.define(eq=False)
+class OpenAsk:
+    """An ask of ours that has no answer yet."""
+
+    entry: Ask
+    reply: PendingReply
+    reply_type: object | None
+    address: str
+    sent: bool = False
+
+
+@final
+@attrs.define(eq=False)
+class Peer:
+    """Another node, for as long as something is under way with it."""
+
+    identifier: bytes
+    bundle: Bundle | None = None
+    """What the other node has proven; None until a session stands."""
+    waiting: deque[Entry] = attrs.field(factory=deque[Entry])
+    waiting_bytes: int = 0
+    asked: dict[int, OpenAsk] = attrs.field(factory=dict[int, OpenAsk])
+    served: dict[int, Delivery] = attrs.field(factory=dict[int, Delivery])
+    proof: Any = None
+    """What `Judge.show` made of the node's credentials."""
+    carrier: Carrier | None = None
+    """What the last packet left by."""
+    ended: bool = False
+    _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _others: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    @property
+    def name(self) -> str:
+        """The node's identifier as text."""
+        return format_identifier(self.identifier)
+
+    def has_room(self) -> bool:
+        """Tell whether one more message may wait."""
+        return len(self.waiting) < MOST_WAITING and self.waiting_bytes < MOST_WAITING_BYTES
+
+    def post(self, entry: Entry) -> None:
+        """Let an entry wait to leave."""
+        self.waiting.append(entry)
+        self.waiting_bytes += entry_size(entry)
+        self._sender.unpark_all()
+
+    def take_batch(self) -> list[Entry]:
+        """Take what leaves in one envelope."""
+        batch = next_batch(self.waiting)
+        self.waiting_bytes -= sum(map(entry_size, batch))
+        self._others.unpark_all()
+        return batch
+
+    def put_back(self, batch: list[Entry]) -> None:
+        """Put what could not leave back in front."""
+        self.waiting.extendleft(reversed(batch))
+        self.waiting_bytes += sum(map(entry_size, batch))
+
+    def withdraw(self, entry: Entry) -> None:
+        """Take back an entry that still waits."""
+        if entry in self.waiting:
+            self.waiting.remove(entry)
+            self.waiting_bytes -= entry_size(entry)
+            self._others.unpark_all()
+
+    def take_all(self) -> list[Entry]:
+        """Empty the queue."""
+        entries = list(self.waiting)
+        self.waiting.clear()
+        self.waiting_bytes = 0
+        self._others.unpark_all()
+        return entries
+
+    def end(self) -> None:
+        """Let the tasks that wait on this peer see that it has ended."""
+        self.ended = True
+        self.wake()
+        self._others.unpark_all()
+
+    def wake(self) -> None:
+        """Let the sending task look again."""
+        self._sender.unpark_all()
+
+    async def wait_woken(self) -> None:
+        """Wait for `wake` or `post`."""
+        await self._sender.park()
+
+    async def wait_changed(self) -> None:
+        """Return when something has left the queue."""
+        await self._others.park()
+
+    async def wait_room(self) -> None:
+        """Return when one more message may wait."""
+        while not self.has_room():
+            await self._others.park()
+
+
+@final
+@attrs.define(eq=False)
+class Peers:
+    """All other nodes that something is under way with."""
+
+    endpoint: Endpoint
+    judge: Judge
+    nursery: trio.Nursery
+    now: Callable[[], float]
+    """Unix seconds; sessions' timers run on trio's clock."""
+    carriers: list[Carrier] = attrs.field(factory=list[Carrier])
+    lost: int = 0
+    """Messages that could not be sent."""
+    dropped: int = 0
+    """Packets that no relay took, because it was away or its queue was full."""
+    _peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
+    _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+    _timer_moved: trio.Event = attrs.field(factory=trio.Event)
+
+    def __len__(self) -> int:
+        return len(self._peers)
+
+    async def tell(self, node: bytes, entry: Tell) -> None:
+        """Queue a message for another node, waiting for room."""
+        check_size(entry)
+        await trio.lowlevel.checkpoint()
+        await self._with_room(node)
+        self._peer(node).post(entry)
+
+    def tell_nowait(self, node: bytes, entry: Tell) -> None:
+        """Queue a message for another node.
+
+        Raises:
+            MailboxFull: the queue to it is full.
+        """
+        check_size(entry)
+        if not self._peer(node).has_room():
+            msg = f"the queue to {format_identifier(node)} is full ({MOST_WAITING} messages)"
+            raise MailboxFull(msg)
+        self._peer(node).post(entry)
+
+    async def ask(self, node: bytes, ask: Callable[[int], Ask], reply_type: object | None, address: str) -> Any:  # noqa: ANN401 - the reply's type is the request's
+        """Send a request to another node and wait for its reply.
+
+        Args:
+            node: the other node.
+            ask: makes the entry from its number.
+            reply_type: what the reply is decoded into; None for no type.
+            address: whom it is for, in words.
+        """
+        entry = ask(next(self._requests))
+        check_size(entry)
+        await self._with_room(node)
+        peer = self._peer(node)
+        reply = PendingReply()
+        peer.asked[entry.request] = OpenAsk(entry, reply, reply_type, address)
+        peer.post(entry)
+        return await reply.wait(lambda: self._withdraw(peer, entry))
+
+    def receive(self, carrier: Carrier, source: bytes, packet: bytes) -> None:
+        """Take a packet from a relay; never raises, never waits."""
+        self.endpoint.receive(packet, (carrier, source), self.now(), trio.current_time())
+        self._carry_out()
+
+    def refresh(self) -> None:
+        """Let every peer's queue be looked at again, after a relay came back."""
+        for peer in self._peers.values():
+            peer.wake()
+
+    async def run_timers(self) -> None:
+        """Let the endpoint do what falls due, until cancelled."""
+        while True:
+            self._timer_moved = trio.Event()
+            with trio.move_on_at(self.endpoint.next_deadline()):
+                await self._timer_moved.wait()
+                continue
+            self.endpoint.handle_timer(self.now(), trio.current_time())
+            self._carry_out()
+
+    async def wait_sent(self) -> None:
+        """Return when no message waits to leave."""
+        while waiting := [peer for peer in self._peers.values() if peer.waiting]:
+            await waiting[0].wait_changed()
+
+    def close(self) -> None:
+        """Tell every node with a session that this one leaves; what is still open ends."""
+        for peer in list(self._peers.values()):
+            self.endpoint.close(peer.identifier, "the node is stopping")
+            self._carry_out()
+            self._end(peer, "this node is stopping")
+
+    def _peer(self, node: bytes) -> Peer:
+        peer = self._peers.get(node)
+        if peer is None:
+            peer = self._peers[node] = Peer(node)
+            self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
+        return peer
+
+    async def _with_room(self, node: bytes) -> None:
+        while not (peer := self._peer(node)).has_room():
+            await peer.wait_room()
+
+    async def _send_to(self, peer: Peer) -> None:
+        """Be the task that sends to one node: all that waits when it wakes leaves in one envelope."""
+        while not peer.ended:
+            if not peer.waiting:
+                await peer.wait_woken()
+            elif self.endpoint.is_ready(peer.identifier):
+                await self._wait_room(peer)
+                self._send_batch(peer)
+            else:
+                self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
+                self._carry_out()
+                if not peer.ended and not self.endpoint.is_ready(peer.identifier):
+                    await peer.wait_woken()
+
+    async def _wait_room(self, peer: Peer) -> None:
+        if peer.carrier is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await peer.carrier.wait_room()
+
+    def _send_batch(self, peer: Peer) -> None:
+        if peer.ended or not peer.waiting or not self.endpoint.is_ready(peer.identifier):
+            return
+        batch = peer.take_batch()
+        try:
+            self.endpoint.send(peer.identifier, batch, self.now(), trio.current_time())
+        except NotDelivered:
+            # The session is too old to be sent on: the batch waits for the next one.
+            peer.put_back(batch)
+            self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
+        else:
+            for entry in batch:
+                if isinstance(entry, Ask) and entry.request in peer.asked:
+                    peer.asked[entry.request].sent = True
+            self._expect(peer)
+        self._carry_out()
+
+    def _withdraw(self, peer: Peer, entry: Ask) -> None:
+        """Take an ask back whose asker was cancelled: out of the queue, or with a cancel after it."""
+        open_ask = peer.asked.pop(entry.request, None)
+        if open_ask is None:
+            return
+        if open_ask.sent:
+            peer.post(Cancel(entry.request))
+            self._expect(peer)
+        else:
+            peer.withdraw(entry)
+
+    def _expect(self, peer: Peer) -> None:
+        self.endpoint.expect(peer.identifier, bool(peer.asked or peer.served), trio.current_time())
+        self._timer_moved.set()
+
+    def _carry_out(self) -> None:
+        """Do what the endpoint has decided, in its order."""
+        for event in self.endpoint.take():
+            match event:
+                case Transmit():
+                    self._transmit(event)
+                case Received():
+                    self._received(event)
+                case Established():
+                    self._established(event)
+                case PeerGone() | GaveUp():
+                    peer = self._peers.get(event.peer)
+                    if peer is not None:
+                        self._end(peer, event.reason)
+                case Refused():
+                    _log.debug("packet refused", reason=event.reason)
+        self._timer_moved.set()
+
+    def _transmit(self, event: Transmit) -> None:
+        if event.path is None:
+            assert event.peer is not None  # noqa: S101 - either is known
+            for carrier in self.carriers:
+                carrier.carry(event.peer, event.packet)
+            return
+        carrier, destination = cast("Path", event.path)
+        peer = None if event.peer is None else self._peers.get(event.peer)
+        if peer is not None:
+            peer.carrier = carrier
+        if not carrier.carry(destination, event.packet):
+            self.dropped += 1
+
+    def _established(self, event: Established) -> None:
+        peer = self._peer(event.peer)
+        if event.restarted:
+            self._fail_asked(peer, f"{peer.name} was restarted")
+            self._drop_served(peer)
+        peer.bundle = event.bundle
+        self.judge.show(peer, event.presentations)
+        peer.wake()
+
+    def _received(self, event: Received) -> None:
+        peer = self._peer(event.peer)
+        for entry in event.entries:
+            match entry:
+                case Tell() | Ask():
+                    self._take_message(peer, entry, late=event.late)
+                case Reply():
+                    self._take_reply(peer, entry)
+                case Error():
+                    open_ask = peer.asked.pop(entry.request, None)
+                    if open_ask is not None:
+                        error = from_code(
+                            entry.code, entry.text, address=open_ask.address, message=open_ask.entry.name
+                        )
+                        open_ask.reply.settle(outcome.Error(error))
+                case Cancel():
+                    delivery = peer.served.pop(entry.request, None)
+                    if delivery is not None:
+                        delivery.cancel()
+                case Presentations():
+                    self.judge.show(peer, entry.presentations)
+                case _:
+                    pass  # Close: the endpoint has said PeerGone
+        self._expect(peer)
+
+    def _take_message(self, peer: Peer, entry: Tell | Ask, *, late: bool) -> None:
+        if isinstance(entry, Ask) and (len(peer.served) >= MOST_SERVED or entry.request in peer.served):
+            peer.post(Error(entry.request, "overloaded", f"{MOST_SERVED} asks are open already"))
+            return
+        verdict = self.judge.admit(peer, entry, late=late)
+        if isinstance(entry, Ask):
+            if isinstance(verdict, Delivery):
+                peer.served[entry.request] = verdict
+            elif verdict is not None:
+                peer.post(_answer(entry.request, outcome.Error(verdict)))
+
+    def _take_reply(self, peer: Peer, entry: Reply) -> None:
+        open_ask = peer.asked.pop(entry.request, None)
+        if open_ask is None:
+            return
+        try:
+            value = decode_payload(entry.payload, open_ask.reply_type)
+        except MessageError as error:
+            refusal = MessageError(f"the reply of {open_ask.address} does not fit {open_ask.entry.name}: {error}")
+            open_ask.reply.settle(outcome.Error(refusal))
+        else:
+            open_ask.reply.settle(outcome.Value(value))
+
+    def answer(self, peer: Peer, request: int, result: outcome.Outcome[Any]) -> None:
+        """Send the outcome of a served ask to its asker."""
+        if peer.served.pop(request, None) is None:
+            return
+        peer.post(_answer(request, result))
+        self._expect(peer)
+
+    def _end(self, peer: Peer, reason: str) -> None:
+        """Forget a node: whoever waits for it is told, and its unanswered asks are cancelled."""
+        self._peers.pop(peer.identifier, None)
+        peer.end()
+        unsent = peer.take_all()
+        tells = sum(isinstance(entry, Tell) for entry in unsent)
+        if tells:
+            self.lost += tells
+            _log.warning("messages lost", node=peer.name, count=tells, reason=reason)
+        self._fail_asked(peer, reason)
+        self._drop_served(peer)
+
+    def _fail_asked(self, peer: Peer, reason: str) -> None:
+        """End the asks that were sent, and where the peer has ended the unsent ones too."""
+        for request, open_ask in list(peer.asked.items()):
+            name = open_ask.entry.name
+            if open_ask.sent:
+                error: Exception = OutcomeUnknown(
+                    f"{reason} after {name} was sent to {open_ask.address}: it may have had effects"
+                )
+            elif peer.ended:
+                error = NotDelivered(f"{name} was not delivered to {open_ask.address}: {reason}")
+            else:
+                continue
+            del peer.asked[request]
+            open_ask.reply.settle(outcome.Error(error))
+
+    @staticmethod
+    def _drop_served(peer: Peer) -> None:
+        for delivery in list(peer.served.values()):
+            delivery.cancel()
+        peer.served.clear()
+
+
+def _answer(request: int, result: outcome.Outcome[Any]) -> Entry:
+    if isinstance(result, outcome.Value):
+        try:
+            reply = Reply(request, encode_payload(result.value))
+            check_size(reply)
+        except MessageError as error:
+            _log.error("reply not sent", error=str(error))
+            return Error(request, "handler failed", "the reply has no encoding or is too large")
+        else:
+            return reply
+    assert isinstance(result, outcome.Error)  # noqa: S101 - an outcome is one of the two
+    code, text = to_code(result.error)
+    return Error(request, code, text)

@@ -1,0 +1,238 @@
+"""The relay: authenticates nodes, forwards packets between them by identifier, and understands nothing else.
+
+It keeps no message: what its destination does not take is refused or dropped, and said so to the sender. One slow node never
+slows another: each has an outbox of its own, bounded in bytes.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from typing import Final, final
+
+import attrs
+import trio
+
+from autonomy_trio.errors import LinkBroken, ProtocolError
+from autonomy_trio.fabric.buckets import TokenBucket
+from autonomy_trio.fabric.links import Link, Listener, Outbox, receive_alive
+from autonomy_trio.logs import get_log
+from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.constants import KEY_BYTES
+from autonomy_trio.wire.frames import (
+    Deliver,
+    Frame,
+    Nack,
+    Parameters,
+    Ping,
+    Pong,
+    RelayLimits,
+    Send,
+    decode_frame,
+    encode_frame,
+    join_frames,
+    make_hello,
+    make_welcome,
+    split_frames,
+    verify_register,
+)
+
+
+OUTBOX_BYTES: Final = 4 * 1024 * 1024
+"""Bytes that wait for one node."""
+
+MOST_CONNECTIONS: Final = 10_000
+"""Connections at once."""
+
+MOST_UNREGISTERED: Final = 256
+"""Connections that have not proven who they are yet."""
+
+REGISTRATIONS: Final = (50.0, 500.0)
+"""Connections a second from one address, and at once."""
+
+TRAFFIC: Final = (32e6, 64e6)
+"""Bytes a second from one node, and at once; a node that sends more is read more slowly."""
+
+MOST_ADDRESSES: Final = 10_000
+"""Addresses whose connections are counted."""
+
+_log = get_log()
+
+
+@attrs.frozen
+class RelayStatistics:
+    """What a relay has done and holds."""
+
+    nodes: int
+    """Nodes that are registered now."""
+    connections: int
+    """Connections open now."""
+    forwarded: int
+    """Packets put into a destination's outbox."""
+    refused: int
+    """Packets whose destination was away or full."""
+    waiting_bytes: int
+    """Bytes in all outboxes."""
+
+
+@attrs.define(eq=False)
+class _Member:
+    """A registered node's connection."""
+
+    identifier: bytes
+    link: Link
+    outbox: Outbox
+    scope: trio.CancelScope
+
+
+@final
+@attrs.define(eq=False)
+class Relay:
+    """Forwards packets between the nodes that are registered with it.
+
+    Args:
+        vault: the relay's identity, which `serve` proves to the nodes.
+        outbox_bytes: bytes that may wait for one node.
+        now: Unix seconds.
+    """
+
+    _vault: Vault
+    _outbox_bytes: int = OUTBOX_BYTES
+    _now: Callable[[], float] = time.time
+    _limits: RelayLimits = RelayLimits()
+    _parameters: Parameters = Parameters()
+    _members: dict[bytes, _Member] = attrs.field(factory=dict[bytes, _Member], init=False)
+    _arrivals: dict[str, TokenBucket] = attrs.field(factory=dict[str, TokenBucket], init=False)
+    _connections: int = attrs.field(default=0, init=False)
+    _unregistered: int = attrs.field(default=0, init=False)
+    _forwarded: int = attrs.field(default=0, init=False)
+    _refused: int = attrs.field(default=0, init=False)
+
+    async def serve(self, listener: Listener) -> None:
+        """Serve every link that a listener accepts, until cancelled."""
+        await listener.serve(self.serve_link)
+
+    def statistics(self) -> RelayStatistics:
+        """Return what this relay has done and holds."""
+        return RelayStatistics(
+            nodes=len(self._members),
+            connections=self._connections,
+            forwarded=self._forwarded,
+            refused=self._refused,
+            waiting_bytes=sum(member.outbox.size for member in self._members.values()),
+        )
+
+    async def serve_link(self, link: Link) -> None:
+        """Serve one connection until it ends; what its peer does wrong ends it and nothing else."""
+        if not self._admit(link.remote):
+            _log.warning("connection refused: too many", address=link.remote, connections=self._connections)
+            return
+        self._connections += 1
+        try:
+            identifier = await self._register(link)
+            if identifier is not None:
+                await self._attend(link, identifier)
+        except LinkBroken as error:
+            _log.debug("connection ended", address=link.remote, reason=str(error))
+        except ProtocolError as error:
+            _log.warning("connection ended: it broke the protocol", address=link.remote, reason=str(error))
+        finally:
+            self._connections -= 1
+
+    def _admit(self, address: str) -> bool:
+        if self._connections >= MOST_CONNECTIONS or self._unregistered >= MOST_UNREGISTERED:
+            return False
+        ticks = trio.current_time()
+        bucket = self._arrivals.get(address)
+        if bucket is None:
+            if len(self._arrivals) >= MOST_ADDRESSES:
+                self._arrivals = {known: each for known, each in self._arrivals.items() if not each.is_full(ticks)}
+            if len(self._arrivals) >= MOST_ADDRESSES:
+                return False
+            bucket = self._arrivals[address] = TokenBucket(*REGISTRATIONS)
+        return bucket.try_take(1, ticks)
+
+    async def _register(self, link: Link) -> bytes | None:
+        """Let a node prove who it is; None where it took too long."""
+        self._unregistered += 1
+        try:
+            with trio.move_on_after(self._limits.register_within):
+                hello = make_hello(self._vault, secrets.token_bytes(KEY_BYTES), (), self._now())
+                await link.send(join_frames([hello]))
+                (frame,) = _only(split_frames(await link.receive()))
+                _, bundle = verify_register(frame, hello, self._now())
+                await link.send(join_frames([make_welcome(self._vault, hello, frame, self._parameters)]))
+                return bundle.identifier
+        finally:
+            self._unregistered -= 1
+        _log.debug("connection ended: it did not register", address=link.remote)
+        return None
+
+    async def _attend(self, link: Link, identifier: bytes) -> None:
+        """Forward for one node until its connection ends; the newest registration of an identity wins."""
+        async with trio.open_nursery() as nursery:
+            member = _Member(identifier, link, Outbox(self._outbox_bytes), nursery.cancel_scope)
+            earlier = self._members.get(identifier)
+            if earlier is not None:
+                earlier.scope.cancel()
+            self._members[identifier] = member
+            _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
+            try:
+                nursery.start_soon(self._write, member)
+                await self._read(member)
+            except LinkBroken as error:
+                _log.debug("connection ended", address=link.remote, reason=str(error))
+            finally:
+                if self._members.get(identifier) is member:
+                    del self._members[identifier]
+                    _log.debug("node detached", node=format_identifier(identifier), address=link.remote)
+            nursery.cancel_scope.cancel()
+
+    async def _write(self, member: _Member) -> None:
+        try:
+            await member.outbox.write_to(member.link)
+        except LinkBroken as error:
+            _log.debug("connection ended", address=member.link.remote, reason=str(error))
+            member.scope.cancel()
+
+    async def _read(self, member: _Member) -> None:
+        traffic = TokenBucket(*TRAFFIC)
+        while True:
+            message = await receive_alive(
+                member.link,
+                member.outbox,
+                ping_after=self._parameters.ping_after,
+                gone_after=self._parameters.gone_after,
+            )
+            for encoded in split_frames(message):
+                self._take(member, decode_frame(encoded))
+            await trio.sleep(traffic.take(len(message), trio.current_time()))
+
+    def _take(self, member: _Member, frame: Frame) -> None:
+        match frame:
+            case Send():
+                self._forward(member, frame)
+            case Ping():
+                member.outbox.put(join_frames([encode_frame(Pong())]))
+            case Pong():
+                pass
+            case _:
+                raise ProtocolError(f"a registered node sends no {type(frame).__name__.upper()}")
+
+    def _forward(self, sender: _Member, frame: Send) -> None:
+        destination = self._members.get(frame.destination)
+        if destination is None:
+            reason = "unknown"
+        elif destination.outbox.put(join_frames([encode_frame(Deliver(sender.identifier, frame.packet))])):
+            self._forwarded += 1
+            return
+        else:
+            reason = "overloaded"
+        self._refused += 1
+        sender.outbox.put(join_frames([encode_frame(Nack(reason, frame.destination))]))
+
+
+def _only(frames: list[bytes]) -> list[bytes]:
+    if len(frames) != 1:
+        raise ProtocolError("a node registers with one frame and waits for WELCOME")
+    return frames

@@ -1,0 +1,81 @@
+"""The way from a ref to an agent on another node."""
+
+import math
+from collections.abc import Callable
+from typing import Any, Final, final
+
+import attrs
+import trio
+
+from autonomy_trio.actors.delivery import OUTSIDE
+from autonomy_trio.actors.runtime import Runtime
+from autonomy_trio.errors import NotDelivered
+from autonomy_trio.fabric.addresses import Address, RelayAddress
+from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.messages import Untyped, encode_payload, reply_type, wire_name
+from autonomy_trio.wire.constants import LARGEST_NUMBER
+from autonomy_trio.wire.entries import Ask, Tell
+
+_MILLISECONDS: Final = 1000
+
+
+@final
+@attrs.frozen
+class RemoteRoute:
+    """Over a session with the agent's node."""
+
+    _address: Address
+    _peers: Peers = attrs.field(repr=False, eq=False)
+    _runtime: Runtime = attrs.field(repr=False)
+    _attach: Callable[[RelayAddress], None] = attrs.field(repr=False, eq=False)
+
+    @property
+    def name(self) -> str:
+        """The agent's name on its node."""
+        return self._address.agent
+
+    @property
+    def address(self) -> str:
+        """The agent's address."""
+        return str(self._address)
+
+    @property
+    def ask_limit(self) -> float:
+        """Seconds an ask without a deadline of its own may take."""
+        return self._runtime.ask_limit
+
+    async def tell(self, message: object) -> None:
+        """Queue a message for its node."""
+        self._prepare()
+        await self._peers.tell(self._address.node, self._tell(message))
+
+    def tell_nowait(self, message: object) -> None:
+        """Queue a message for its node, or raise `MailboxFull`."""
+        self._prepare()
+        self._peers.tell_nowait(self._address.node, self._tell(message))
+
+    async def ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
+        """Send a request and wait for its reply."""
+        self._prepare()
+        name, payload = _name(message), encode_payload(message)
+        expected = None if isinstance(message, Untyped) else reply_type(type(message))
+
+        def entry(number: int) -> Ask:
+            remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
+            return Ask(number, self.name, name, payload, min(math.ceil(remaining), LARGEST_NUMBER))
+
+        return await self._peers.ask(self._address.node, entry, expected, self.address)
+
+    def _tell(self, message: object) -> Tell:
+        return Tell(self.name, _name(message), encode_payload(message))
+
+    def _prepare(self) -> None:
+        if self._runtime.draining and self._runtime.sender() is OUTSIDE:
+            msg = "the node is stopping: nothing was sent"
+            raise NotDelivered(msg)
+        if self._address.relay is not None:
+            self._attach(self._address.relay)
+
+
+def _name(message: object) -> str:
+    return message.name if isinstance(message, Untyped) else wire_name(type(message))

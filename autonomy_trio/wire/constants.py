@@ -1,0 +1,92 @@
+"""Every number of the wire with its unit: what version 1 fixes for all who speak it, then what a node may tune."""
+
+from typing import Final
+
+VERSION: Final = 0x01
+SUITE: Final = 0x01
+"""25519, ChaChaPoly and BLAKE2s. A suite is never chosen by retrying."""
+PROLOGUE: Final = b"autonomy/1\x00"
+
+XX1: Final = 0x01
+XX2: Final = 0x02
+XX3: Final = 0x03
+DATA: Final = 0x30
+REJECT: Final = 0x50
+"""Types of packets."""
+
+INITIATOR: Final = 0x01
+RESPONDER: Final = 0x02
+"""Roles in a handshake, and directions in the session it makes: that of the role that sends."""
+
+KEY_BYTES: Final = 32
+"""Every public key, secret key, identifier, hash and nonce of a relay."""
+SIGNATURE_BYTES: Final = 64
+TAG_BYTES: Final = 16
+"""What the AEAD adds."""
+BOOT_BYTES: Final = 16
+HANDSHAKE_HEADER_BYTES: Final = 12
+DATA_HEADER_BYTES: Final = 16
+LEAST_PLAINTEXT_BYTES: Final = 64
+
+PACKET_BYTES: Final = 160 * 1024
+HANDSHAKE_BYTES: Final = 32 * 1024
+MESSAGE_BYTES: Final = 128 * 1024
+"""One message that travels alone: its entry, payload and names together."""
+BATCH_BYTES: Final = 64 * 1024
+"""More than one message in an envelope."""
+BATCH_ENTRIES: Final = 256
+BODY_ENTRIES: Final = BATCH_ENTRIES + 1
+"""A full batch and the presentations that ride ahead of it."""
+BUNDLE_BYTES: Final = 8 * 1024
+PRESENTATIONS: Final = 16
+PRESENTATIONS_BYTES: Final = 23 * 1024
+"""All presentations together: with the largest bundle they fit a handshake, with the largest message a packet."""
+NAME_CHARACTERS: Final = 255
+"""An agent's name, a message's wire name."""
+CODE_CHARACTERS: Final = 64
+TEXT_CHARACTERS: Final = 1024
+"""The text of an error or of a close."""
+LARGEST_NUMBER: Final = 2**63 - 1
+"""Request numbers, times, milliseconds: what msgpack, Python and everyone's signed 64 bits agree on."""
+
+WINDOW_COUNTERS: Final = 8192
+"""How far behind the highest counter a packet may come."""
+SESSION_PACKET_BITS: Final = 32
+"""The low bits of a counter number the packets of a session; the high ones, the sender's sessions since its boot."""
+LARGEST_COUNTER: Final = 2**64 - 2
+"""Noise keeps the last nonce for itself (section 5.1)."""
+
+RELAY_MESSAGE_BYTES: Final = 256 * 1024
+"""One websocket message between a node and a relay."""
+RELAY_ISSUERS: Final = 64
+LONGEST_TIME_TO_LIVE: Final = 0xFFFF
+"""Seconds a relay may hold a packet."""
+
+PENDING_HANDSHAKES: Final = 256
+"""Strangers' handshakes that wait for their last message."""
+PENDING_PER_PATH: Final = 4
+HANDSHAKE_LIFE: Final = 5.0
+"""Seconds, for either side of a handshake."""
+HANDSHAKE_REPEAT: Final = 1.0
+"""Seconds between repeats of an unanswered handshake message."""
+HANDSHAKE_SPACING: Final = 10.0
+"""Least seconds between handshakes that a node starts with one peer of its own accord."""
+CONFIRM_SPACING: Final = 0.5
+"""Least seconds between answers to a repeated last handshake message."""
+
+SESSION_LIFE: Final = 180.0
+SENDING_LIFE: Final = 175.0
+"""Seconds a session is sent on: what is sent last must still be opened when it arrives."""
+INITIATOR_RENEWS: Final = 120.0
+RESPONDER_RENEWS: Final = 150.0
+KEEPALIVE_AFTER: Final = 5.0
+"""Seconds of saying nothing while something is owed."""
+HANDSHAKE_AFTER: Final = 15.0
+"""Seconds of hearing nothing while something is owed."""
+GONE_AFTER: Final = 28.0
+
+SESSIONS_PER_PEER: Final = 4
+PEERS: Final = 65_536
+"""Peers with a session or a handshake; strangers past it are refused."""
+CLOCK_TOLERANCE: Final = 60
+"""Seconds by which clocks may differ before it is worth saying."""

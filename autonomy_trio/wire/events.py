@@ -1,0 +1,101 @@
+"""What an endpoint tells its fabric: bytes to send, peers that came and went, and what they said."""
+
+from collections.abc import Hashable
+
+from attrs import field, frozen
+
+from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.wire.entries import Entry
+
+
+@frozen
+class Transmit:
+    """Send a packet.
+
+    Attributes:
+        path: where to; None means on every path there is, because it is not known which leads to the peer.
+        peer: the identifier of the node to reach; None when only the path is known.
+        packet: the bytes.
+    """
+
+    path: Hashable | None
+    peer: bytes | None
+    packet: bytes = field(repr=False)
+
+
+@frozen
+class Established:
+    """A session stands that can be sent on: the first one with a peer, or one that renews it.
+
+    Attributes:
+        peer: the peer's identifier.
+        bundle: its verified identity and keys.
+        boot: 16 bytes that change when its process does.
+        presentations: all credentials it shows, in place of earlier ones; not yet judged.
+        restarted: its boot is another than that of the session before, so what was open with it has ended.
+        clock_difference: its clock minus ours, in seconds, as it said.
+    """
+
+    peer: bytes
+    bundle: Bundle
+    boot: bytes
+    presentations: tuple[bytes, ...]
+    restarted: bool
+    clock_difference: float
+
+
+@frozen
+class Received:
+    """A peer said something.
+
+    Attributes:
+        peer: the peer's identifier.
+        entries: one envelope's, at least one. `Presentations` are new ones; `Close` is never among them.
+        late: an envelope that the peer sent after this one came before it.
+    """
+
+    peer: bytes
+    entries: tuple[Entry, ...]
+    late: bool
+
+
+@frozen
+class PeerGone:
+    """No session with a peer stands any more. Every peer that was established goes once, or is closed here.
+
+    Attributes:
+        peer: the peer's identifier.
+        reason: in words, for the log at home.
+    """
+
+    peer: bytes
+    reason: str
+
+
+@frozen
+class GaveUp:
+    """A handshake begun here came to nothing, and no session with the peer can be sent on.
+
+    Attributes:
+        peer: the peer's identifier.
+        reason: in words, for the log at home.
+    """
+
+    peer: bytes
+    reason: str
+
+
+@frozen
+class Refused:
+    """Something was refused and changed nothing; for the log at home.
+
+    Attributes:
+        path: where it came from; None for something of this node's own.
+        reason: in words.
+    """
+
+    path: Hashable | None
+    reason: str
+
+
+Event = Transmit | Established | Received | PeerGone | GaveUp | Refused

@@ -1,0 +1,71 @@
+"""`pip install nox && nox` passes the tests on every supported Python found, lints, and checks types."""
+
+import os
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.11.12"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.download_python = "never"
+
+PYPROJECT = nox.project.load_toml("pyproject.toml")
+PYTHONS = ("3.11", "3.12", "3.13")
+
+
+def add_pyenv_interpreters() -> None:
+    """Append the folders of pyenv's interpreters to PATH, for its shims run only those that are activated."""
+    search = os.environ["PATH"].split(os.pathsep)
+    roots = [Path(folder).parent for folder in search if Path(folder).name == "shims"]
+    roots.append(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")))
+    folders = [str(folder) for root in roots for python in PYTHONS for folder in root.glob(f"versions/{python}.*/bin")]
+    os.environ["PATH"] = os.pathsep.join([*search, *dict.fromkeys(folders)])
+
+
+def install(session: nox.Session, *groups: str) -> None:
+    """Install the package, editable so that no tool meets an older build of it, and dependency groups."""
+    session.install("--editable", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+
+
+add_pyenv_interpreters()
+
+
+# With CI set, nox fails where an interpreter is missing; elsewhere it says so and goes on.
+@nox.session(python=PYTHONS)
+def tests(session: nox.Session) -> None:
+    """Run the tests under coverage; arguments after `--` go to pytest."""
+    install(session, "test")
+    session.env["COVERAGE_FILE"] = f".coverage.{session.python}"
+    session.run("coverage", "erase")
+    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "combine", "--quiet")
+    if not session.posargs:
+        session.notify("coverage")
+
+
+@nox.session(default=False)
+def coverage(session: nox.Session) -> None:
+    """Judge the branch coverage of all Pythons together."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "coverage"))
+    found = [name for python in PYTHONS if Path(name := f".coverage.{python}").exists()]
+    session.run("coverage", "combine", "--quiet", *found)
+    session.run("coverage", "report")
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Check style, formatting, trio's cancellation rules and the layers."""
+    session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
+    session.run("ruff", "check")
+    session.run("ruff", "format", "--check")
+    session.run("flake8-async", "--enable=ASYNC", *map(str, [*Path().glob("[a-z]*/**/*.py"), *Path().glob("*.py")]))
+    session.run("lint-imports", "--no-logo")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """Check types with pyright and mypy, and that every public name has one."""
+    install(session, "types")
+    session.run("pyright")
+    session.run("pyright", "--verifytypes", "autonomy_trio", "--ignoreexternal")
+    session.run("mypy")
