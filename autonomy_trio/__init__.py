@@ -1,7 +1,7 @@
 """A secure messaging fabric for agents, in Python on trio.
 
-An agent is a class with handlers; a node hosts agents; relays carry encrypted, signed envelopes between nodes. The names below
-are what users import; `autonomy_trio.errors` has every exception.
+An agent is a class with handlers; a node hosts agents; relays carry encrypted, signed envelopes between nodes. The names
+below are what users import; `autonomy_trio.errors` has every exception.
 """
 
 from autonomy_trio.actors.context import Context

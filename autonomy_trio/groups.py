@@ -1,7 +1,8 @@
-"""One error instead of a nest of groups, where a block can only have failed in one way."""
+"""Exception groups: one error in place of a nest, and failures apart from cancellations."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from typing import cast
 
 
 @contextmanager
@@ -12,14 +13,31 @@ def single_error() -> Generator[None]:
     except BaseExceptionGroup as group:
         leaves = list(_leaves(group))
         if len(leaves) == 1:
-            leaf = leaves[0]
-            raise leaf.with_traceback(leaf.__traceback__) from leaf.__cause__
+            raise leaves[0] from leaves[0].__cause__
         raise
+
+
+@contextmanager
+def fence(failed: Callable[[Exception], None]) -> Generator[None]:
+    """Hand what a block raises to `failed`, and let pass what must not be stopped: cancellation, an interrupt.
+
+    Both can come at once, in one group: a task that was cancelled, and failed while it cleaned up.
+    """
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        failures, rest = group.split(Exception)
+        if failures is not None:
+            failed(failures)
+        if rest is not None:
+            raise rest from None
+    except Exception as error:  # noqa: BLE001 - the fence itself: who uses it says what it fences, and logs
+        failed(error)
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> Generator[BaseException]:
     for exception in group.exceptions:
         if isinstance(exception, BaseExceptionGroup):
-            yield from _leaves(exception)
+            yield from _leaves(cast("BaseExceptionGroup[BaseException]", exception))
         else:
             yield exception

@@ -1,12 +1,14 @@
 """Where the library's log lines go: to the structlog configuration of the program, else as text to standard error.
 
-A library must not configure structlog for its program, and structlog's own default prints to standard output and shows the
-local variables of every frame of a traceback, where secrets live; so an unconfigured program gets the quiet default below.
+A library must not configure structlog for its program, and structlog's own default prints to standard output and shows
+the local variables of every frame of a traceback, where secrets live; so an unconfigured program gets the quiet default
+below. It lets no control character through either: what is logged may be a stranger's text, and a terminal obeys.
 """
 
 import logging
 import sys
-from typing import Any
+from io import StringIO
+from typing import Any, TextIO
 
 import structlog
 
@@ -17,13 +19,28 @@ def default_processors(*, colors: bool) -> list[structlog.typing.Processor]:
         structlog.contextvars.merge_contextvars,
         structlog.processors.add_log_level,
         structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=structlog.dev.plain_traceback, pad_event_to=0),
+        _printable_fields,
+        structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_printable_traceback, pad_event_to=0),
     ]
+
+
+def _printable_fields(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    return {name: _only_printable(value) if isinstance(value, str) else value for name, value in fields.items()}
+
+
+def _printable_traceback(out: TextIO, failure: structlog.typing.ExcInfo) -> None:
+    lines = StringIO()
+    structlog.dev.plain_traceback(lines, failure)
+    out.write("\n".join(map(_only_printable, lines.getvalue().split("\n"))))
+
+
+def _only_printable(text: str) -> str:
+    return text if text.isprintable() else "".join(each if each.isprintable() else "?" for each in text)
 
 
 def printable(text: str, most: int = 200) -> str:
     """Return a stranger's text fit for a terminal: without control characters, at most so many characters."""
-    return "".join(character if character.isprintable() else "?" for character in text[:most])
+    return _only_printable(text[:most])
 
 
 class _Log:

@@ -8,7 +8,18 @@ import attrs
 
 from autonomy_trio.logs import get_log
 
-Reason = Literal["unknown agent", "not handled", "stopped", "expired", "failed", "overloaded", "denied", "late", "malformed", "lost"]
+Reason = Literal[
+    "unknown agent",
+    "not handled",
+    "stopped",
+    "expired",
+    "failed",
+    "overloaded",
+    "denied",
+    "late",
+    "malformed",
+    "lost",
+]
 
 MOST_KEPT: Final = 1_000
 """Dead letters that can still be looked at; older ones are only counted."""
@@ -37,7 +48,7 @@ class DeadLetters:
     _counts: Counter[Reason] = attrs.field(factory=Counter[Reason])
 
     def add(self, letter: DeadLetter) -> None:
-        """Count a dead letter; the 1st, 2nd, 4th, 8th … of a reason is logged, so that a flood is seen and fills no log."""
+        """Count a dead letter; the 1st, 2nd, 4th, 8th … of a reason is logged: a flood is seen and fills no log."""
         self._latest.append(letter)
         self._counts[letter.reason] += 1
         count = self._counts[letter.reason]

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 class Sender:
     """Who sent a message, as far as it is proven.
 
-    Inside the process `id` is the name of the sending agent (``node`` outside any agent); over a link it is the identifier
-    that the session has proven, and `attributes` are what its credentials assert.
+    Inside the process `id` is the name of the sending agent (``node`` outside any agent); over a link it is the
+    identifier that the session has proven, and `attributes` are what its credentials assert.
     """
 
     id: str
@@ -95,6 +95,6 @@ class PendingReply:
         try:
             return await trio.lowlevel.wait_task_rescheduled(abort)
         except trio.TooSlowError:
-            # The handler's side saw the deadline first; an asker under `move_on_after` is cancelled here, not surprised.
+            # The handler's side saw the deadline first: under `move_on_after` the asker is cancelled here, not surprised.
             await trio.lowlevel.checkpoint()
             raise

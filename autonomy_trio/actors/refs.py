@@ -66,8 +66,9 @@ class AgentRef(Generic[A_co]):
     async def tell(self, message: object) -> None:
         """Put a message into the agent's mailbox, and wait while that is full.
 
-        In this process it is lossless while both ends live. To another node it is sent at most once, in order; whether it was
-        denied or lost is not told, but counted. At least each 64th call is a checkpoint.
+        In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is sent
+        at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is a
+        checkpoint.
 
         Raises:
             MessageError: the message has no encoding, or is too large (to another node only).
@@ -89,8 +90,8 @@ class AgentRef(Generic[A_co]):
     async def ask(self, message: "Request[R]") -> R:
         """Send a request and wait for its reply.
 
-        The deadline is trio's: put it into ``trio.fail_after``. The handler gets the time that remains, across the wire too;
-        without a deadline the node's ``ask_limit`` applies.
+        The deadline is trio's: put it into ``trio.fail_after``. The handler gets the time that remains, across the wire
+        too; without a deadline the node's ``ask_limit`` applies.
 
         Raises:
             NotHandled: the agent does not handle this message, or the message does not fit it.

@@ -1,4 +1,4 @@
-"""What happens when an agent ends, as a pure function of how it ended, its declaration and its history (OTP's supervisor)."""
+"""What follows the end of an agent: a pure function of how it ended, its declaration and its history, as in OTP."""
 
 from typing import Final, Literal
 

@@ -4,6 +4,7 @@ An error is one sentence and a way out: exit code 2 for what the call got wrong,
 """
 
 import sys
+import traceback
 
 import click
 
@@ -41,3 +42,7 @@ def main() -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)
+    except Exception as error:  # noqa: BLE001 - fence: the command; a failure of the user's code or of ours is one sentence
+        last = traceback.extract_tb(error.__traceback__)[-1]
+        click.echo(f"Error: {type(error).__name__} at {last.filename}:{last.lineno}: {error}", err=True)
+        sys.exit(1)

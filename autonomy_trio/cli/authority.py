@@ -40,7 +40,7 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
     trust this one, as 'anchors.toml' in their home or with --anchors.
     """
     types = dict(_attribute_type(pair) for pair in attributes)
-    with Vault.open(home) as vault:
+    with Vault.open_beside(home) as vault:
         table = ", ".join(f'{name} = "{kind}"' for name, kind in types.items())
         click.echo(f'[[anchor]]\nidentifier = "{format_identifier(vault.identifier)}"\nattributes = {{ {table} }}')
     if not types:
@@ -62,7 +62,7 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, out: Path | None) -> None:
     """Issue a credential, to be put into the folder 'credentials' of the subject's home or shown with --credential."""
-    with Vault.open(home) as vault:
+    with Vault.open_beside(home) as vault:
         encoded = issue_credential(
             vault,
             subject=parse_identifier(subject),

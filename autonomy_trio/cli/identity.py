@@ -18,5 +18,5 @@ def identity() -> None:
 @home_option
 def show(home: Path) -> None:
     """Print the identifier of a home, which is made if it is not there yet."""
-    with Vault.open(home) as vault:
+    with Vault.open_beside(home) as vault:
         click.echo(format_identifier(vault.identifier))

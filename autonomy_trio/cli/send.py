@@ -5,11 +5,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import attrs
 import click
 import trio
 
 from autonomy_trio.cli.options import credential_option, home_option, relay_option, run_trio
-from autonomy_trio.errors import AddressError, NotDelivered
+from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.node import Node, open_node
 from autonomy_trio.messages import Untyped
@@ -28,7 +29,7 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
     '{"Add": {"amount": 3}}'.
     """
     request = parse_message(message)
-    where = _reachable(address, relays)
+    where, relays = _reachable(address, relays)
 
     async def main() -> object:
         async with open_node(relay=relays, home=home, credentials=credentials) as node:
@@ -53,7 +54,7 @@ def send(address: str, message: str, relays: tuple[str, ...], home: Path, creden
     It is sent at most once. Whether the agent's policy lets it pass is not told.
     """
     told = parse_message(message)
-    where = _reachable(address, relays)
+    where, relays = _reachable(address, relays)
 
     async def main() -> None:
         async with open_node(relay=relays, home=home, credentials=credentials) as node:
@@ -71,19 +72,22 @@ async def _sent(node: Node, where: Address, message: Untyped) -> None:
         raise NotDelivered(msg)
 
 
-def _reachable(address: str, relays: tuple[str, ...]) -> Address:
+def _reachable(address: str, relays: tuple[str, ...]) -> tuple[Address, tuple[str, ...]]:
+    """Read an address, and say which relays to attach to: those that were asked for, else the one in the address."""
     parsed = Address.parse(address)
-    if parsed.relay is None and not relays:
+    if relays:
+        return attrs.evolve(parsed, relay=None), relays
+    if parsed.relay is None:
         msg = f"{address} names no relay: put ws://HOST:PORT/ in front of it, or add --relay ws://HOST:PORT"
         raise AddressError(msg)
-    return parsed
+    return parsed, (str(parsed.relay),)
 
 
 def parse_message(text: str) -> Untyped:
     """Read ``{"Name": {"field": value, …}}``.
 
     Raises:
-        click.UsageError: it is no JSON, or JSON of another shape.
+        ConfigurationError: it is no JSON, or JSON of another shape.
     """
     shape = """write '{"Add": {"amount": 3}}': the message's name, and its fields"""
     try:
@@ -91,14 +95,14 @@ def parse_message(text: str) -> Untyped:
     except (json.JSONDecodeError, RecursionError) as error:
         place = f" at character {error.colno}" if isinstance(error, json.JSONDecodeError) else ""
         msg = f"the message {text!r} is no JSON{place}: {shape}"
-        raise click.UsageError(msg) from None
+        raise ConfigurationError(msg) from None
     if not isinstance(found, dict) or len(cast("Mapping[str, object]", found)) != 1:
         msg = f"the message {text!r} has not one name: {shape}"
-        raise click.UsageError(msg)
+        raise ConfigurationError(msg)
     ((name, fields),) = cast("Mapping[str, object]", found).items()
     if not isinstance(fields, dict):
         msg = f"the fields of {name} are {json.dumps(fields)}: {shape}"
-        raise click.UsageError(msg)
+        raise ConfigurationError(msg)
     return Untyped(name, cast("Mapping[str, Any]", fields))
 
 

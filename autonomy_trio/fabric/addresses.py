@@ -1,8 +1,8 @@
 """Where an agent is: ``I<node>/<agent>``, with the relay in front where the reader may not be attached to it."""
 
+import ipaddress
 import re
 from typing import Final
-from urllib.parse import urlsplit
 
 from attrs import field, frozen
 
@@ -10,6 +10,10 @@ from autonomy_trio.errors import AddressError
 from autonomy_trio.trust.records import format_identifier, parse_identifier
 
 _ADDRESS: Final = re.compile(r"(?:(?P<relay>wss?://[^/\s]+)/)?(?P<node>I[0-9a-fA-F]*)/(?P<agent>[^/\s]+)")
+_HOST: Final = r"(?:\[(?P<bracketed>[^\[\]\s/]+)\]|(?P<host>[\w.-]+))"
+_RELAY: Final = re.compile(rf"wss?://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?", re.ASCII | re.IGNORECASE)
+_LISTEN: Final = re.compile(rf"{_HOST}?:(?P<port>[0-9]{{1,5}})", re.ASCII)
+_LAST_PORT: Final = 65_535
 _EXAMPLE: Final = "ws://HOST:PORT/I<64 hex digits>/AGENT"
 
 
@@ -28,18 +32,12 @@ class RelayAddress:
             AddressError: it is something else.
         """
         url, hash_sign, pin = text.partition("#")
-        try:
-            parts = urlsplit(url)
-            port_is_valid = parts.port is None or parts.port > 0
-        except ValueError:
-            port_is_valid = False
-        else:
-            if parts.scheme not in {"ws", "wss"} or not parts.hostname or parts.path not in {"", "/"} or parts.query:
-                port_is_valid = False
-        if not port_is_valid:
-            msg = f"{text!r} is no relay's address: write ws://HOST:PORT or wss://HOST:PORT"
-            raise AddressError(msg)
-        return cls(url.rstrip("/"), parse_identifier(pin) if hash_sign else None)
+        match = _RELAY.fullmatch(url)
+        if match is None or not _is_real(match) or match["port"] == "0":
+            raise AddressError(f"{text!r} is no relay's address: write ws://HOST:PORT or wss://HOST:PORT")
+        # One way to write each, for URLs are compared: as browsers do, in lower case and without the last slash.
+        normal = url.removesuffix("/").lower()
+        return cls(normal, parse_identifier(pin) if hash_sign else None)
 
     def __str__(self) -> str:
         return self.url if self.pin is None else f"{self.url}#{format_identifier(self.pin)}"
@@ -91,12 +89,11 @@ class ListenAddress:
         Raises:
             AddressError: it is something else.
         """
-        host, colon, port = text.rpartition(":")
-        bare = host.removeprefix("[").removesuffix("]")
-        if not colon or not port.isascii() or not port.isdigit() or int(port) > 65_535 or (":" in bare and bare == host):  # noqa: PLR2004 - the last TCP port
-            msg = f"{text!r} is nothing to listen on: write HOST:PORT, say 127.0.0.1:4000"
-            raise AddressError(msg)
-        return cls(bare or "0.0.0.0", int(port))  # noqa: S104 - ':PORT' asks for all interfaces
+        match = _LISTEN.fullmatch(text)
+        if match is None or not _is_real(match):
+            raise AddressError(f"{text!r} is nothing to listen on: write HOST:PORT, say 127.0.0.1:4000")
+        host = match["bracketed"] or match["host"] or "0.0.0.0"  # noqa: S104 - ':PORT' asks for all interfaces
+        return cls(host, int(match["port"]))
 
     @property
     def url(self) -> str:
@@ -106,3 +103,12 @@ class ListenAddress:
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def _is_real(match: re.Match[str]) -> bool:
+    """Tell whether what stands in brackets is an IPv6 address, and the port, where there is one, can be one."""
+    try:
+        ipaddress.IPv6Address(match["bracketed"] or "::")
+    except ValueError:
+        return False
+    return int(match["port"] or 0) <= _LAST_PORT

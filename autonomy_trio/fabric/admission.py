@@ -56,8 +56,24 @@ def compile_policies(specs: Iterable[Spec], anchors: Anchors, generation: int = 
 class Proof:
     """What another node has proven, as policies and handlers see it."""
 
+    credentials: Sequence[Credential]
     principal: Principal
     sender: Sender
+
+
+def _prove(name: str, credentials: Sequence[Credential]) -> Proof:
+    """Return what credentials prove together, until the first of them expires."""
+    attributes, dropped = proven_attributes(credentials)
+    if dropped:
+        _log.warning("attributes dropped: credentials contradict each other", node=name, names=sorted(dropped))
+    principal = Principal(
+        id=name,
+        node=name,
+        attributes=attributes,
+        credentials=frozenset(credential.id for credential in credentials),
+        expires=min((float(credential.expires) for credential in credentials), default=float("inf")),
+    )
+    return Proof(credentials, principal, Sender(name, name, attributes, is_local=False))
 
 
 @final
@@ -113,17 +129,7 @@ class Admission:
                 )
             except CredentialError as error:
                 _log.warning("credential not accepted", node=peer.name, why=str(error))
-        attributes, dropped = proven_attributes(credentials)
-        if dropped:
-            _log.warning("attributes dropped: credentials contradict each other", node=peer.name, names=sorted(dropped))
-        principal = Principal(
-            id=peer.name,
-            node=peer.name,
-            attributes=attributes,
-            credentials=frozenset(credential.id for credential in credentials),
-            expires=min((float(credential.expires) for credential in credentials), default=float("inf")),
-        )
-        peer.proof = Proof(principal, Sender(peer.name, peer.name, attributes, is_local=False))
+        peer.proof = _prove(peer.name, credentials)
 
     def admit(self, peer: Peer, entry: Tell | Ask, *, late: bool) -> Delivery | DeliveryError | None:
         """Judge one message, and queue it if it may pass.
@@ -134,6 +140,8 @@ class Admission:
         """
         proof = peer.proof
         assert isinstance(proof, Proof)  # noqa: S101 - show() came first
+        if self.now() >= proof.principal.expires:
+            proof = peer.proof = _prove(peer.name, [each for each in proof.credentials if each.expires > self.now()])
         try:
             return self._queue(peer, entry, proof, late=late)
         except _Refused as refused:

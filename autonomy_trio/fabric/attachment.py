@@ -9,8 +9,8 @@ import trio
 
 from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable
 from autonomy_trio.fabric.addresses import RelayAddress
-from autonomy_trio.fabric.links import Link, Outbox, receive_alive
-from autonomy_trio.logs import get_log
+from autonomy_trio.fabric.links import PONG, Link, Outbox, receive_alive
+from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import KEY_BYTES
@@ -70,6 +70,8 @@ class Attachment:
     """Takes the hint where a packet comes from, and the packet; never waits."""
     _on_attached: Callable[[], None]
     _now: Callable[[], float]
+    _on_refused: Callable[[bytes, str], None] = lambda destination, reason: None  # noqa: ARG005 - the shape of the call
+    """Takes a destination that the relay could not reach, and its reason."""
     is_attached: bool = False
     times_attached: int = 0
     _outbox: Outbox = attrs.field(factory=lambda: Outbox(OUTBOX_BYTES))
@@ -99,24 +101,26 @@ class Attachment:
         """
         pause = FIRST_PAUSE
         while True:
-            before = self.times_attached
+            before, began = self.times_attached, trio.current_time()
             try:
                 await self._attach(task_status)
             except (LinkError, ProtocolError) as error:
                 if self.times_attached == 0:
                     raise self._first_failure(error) from None
                 if self.times_attached > before:
-                    pause = FIRST_PAUSE
                     _log.warning("relay lost", relay=self.relay.url, reason=str(error))
                 else:
                     _log.debug("relay still away", relay=self.relay.url, reason=str(error))
+            if self.times_attached > before and trio.current_time() - began > LONGEST_PAUSE:
+                # Only what lasted is a new beginning: two nodes with one identity would chase each other without rest.
+                pause = FIRST_PAUSE
             await trio.sleep(pause * (0.5 + secrets.randbelow(1000) / 2000))
             pause = min(2 * pause, LONGEST_PAUSE)
 
     def _first_failure(self, error: LinkError | ProtocolError) -> LinkError:
         if isinstance(error, (RelayUnreachable, RelayRefused)):
             return error
-        return RelayRefused(f"{self.relay.url} did not let this node in: {error}")
+        return RelayRefused(f"{self.relay.url} did not let this node in ({error}): is it a relay, with room for more?")
 
     async def _attach(self, task_status: trio.TaskStatus[None]) -> None:
         """Connect, register and serve once; returns or raises when the connection has ended."""
@@ -160,20 +164,16 @@ class Attachment:
         raise RelayUnreachable(f"{self.relay.url} did not welcome this node in {REGISTER_LIMIT:g} s: is it a relay?")
 
     async def _converse(self, link: Link, parameters: Parameters) -> LinkError | ProtocolError:
-        """Read and write until one of the two fails; return how."""
+        """Read and write until the link has ended; return how."""
         failures: list[LinkError | ProtocolError] = []
         outbox = self._outbox
         async with trio.open_nursery() as nursery:
-
-            async def end_with(part: Callable[[], Awaitable[None]]) -> None:
-                try:
-                    await part()
-                except (LinkError, ProtocolError) as error:
-                    failures.append(error)
-                    nursery.cancel_scope.cancel()
-
-            nursery.start_soon(end_with, lambda: outbox.write_to(link))
-            nursery.start_soon(end_with, lambda: self._read(link, outbox, parameters))
+            nursery.start_soon(_write, link, outbox, failures)
+            try:
+                await self._read(link, outbox, parameters)
+            except (LinkError, ProtocolError) as error:
+                failures.append(error)
+            nursery.cancel_scope.cancel()
         return failures[0]
 
     async def _read(self, link: Link, outbox: Outbox, parameters: Parameters) -> None:
@@ -189,14 +189,21 @@ class Attachment:
             case Deliver():
                 self._deliver(self, frame.source, frame.packet)
             case Ping():
-                outbox.put(join_frames([encode_frame(Pong())]))
+                outbox.put_urgent(PONG)
             case Nack():
-                # A relay's word that a node is away proves nothing; time-outs decide, and this helps to explain them.
-                _log.debug("not forwarded", node=format_identifier(frame.destination), reason=frame.reason)
+                self._on_refused(frame.destination, printable(frame.reason))
             case Pong():
                 pass
             case _:
                 raise ProtocolError(f"a relay sends no {type(frame).__name__.upper()} to a registered node")
+
+
+async def _write(link: Link, outbox: Outbox, failures: list[LinkError | ProtocolError]) -> None:
+    try:
+        await outbox.write_to(link)
+    except LinkBroken as error:
+        # The reader sees the end too, after what the relay sent before it left.
+        failures.append(error)
 
 
 def _only(frames: list[bytes]) -> bytes:

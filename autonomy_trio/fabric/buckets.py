@@ -1,6 +1,8 @@
-"""A token bucket: how much somebody may take, now and over time."""
+"""What bounds strangers: how much somebody may take, now and over time, and how many may be inside at once."""
 
-from attrs import define
+from collections import Counter
+
+from attrs import define, field
 
 
 @define
@@ -36,3 +38,31 @@ class TokenBucket:
     def _settle(self, now: float) -> None:
         self._debt = max(0.0, self._debt - (now - self._since) * self.rate)
         self._since = now
+
+
+@define
+class Places:
+    """Places for those who are inside at once, each from some address."""
+
+    most: int
+    """Places in all."""
+    most_each: int
+    """Of these, for one address, so that one stranger does not keep out the others."""
+    taken: int = field(default=0, init=False)
+    """Places that are taken now."""
+    _by_address: Counter[str] = field(factory=Counter[str], init=False)
+
+    def try_take(self, address: str) -> bool:
+        """Take a place where there is one; who got it must `free` it."""
+        if self.taken >= self.most or self._by_address[address] >= self.most_each:
+            return False
+        self.taken += 1
+        self._by_address[address] += 1
+        return True
+
+    def free(self, address: str) -> None:
+        """Give back a place."""
+        self.taken -= 1
+        self._by_address[address] -= 1
+        if not self._by_address[address]:
+            del self._by_address[address]

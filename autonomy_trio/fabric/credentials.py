@@ -48,12 +48,13 @@ class Wallet:
             CredentialError: it cannot be shown by this node.
         """
         encoded = from_text(text)
-        credential = self._check(encoded, now, "the credential")
+        name = self._check(encoded, now, "the credential")
         self.presentations.append(encoded)
         if self.home is not None:
             folder = self.home / FOLDER
             folder.mkdir(mode=0o700, exist_ok=True)
-            (folder / credential).write_text(to_text(encoded), encoding="ascii")
+            (folder / name).touch(mode=0o600)
+            (folder / name).write_text(to_text(encoded), encoding="ascii")
 
     def _add(self, file: Path, now: float) -> None:
         try:

@@ -1,4 +1,4 @@
-"""Links in memory: two ends in one process, for tests and for a node's own embedded relay."""
+"""Links in memory: two ends in one process, for tests."""
 
 from typing import final
 
@@ -22,14 +22,18 @@ class MemoryLink:
         try:
             await self._send.send(message)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
-            raise LinkBroken("the other end closed the link") from None
+            raise LinkBroken("the link was closed") from None
+        except trio.Cancelled:
+            self._send.close()
+            self._receive.close()
+            raise
 
     async def receive(self) -> bytes:
         """See `Link.receive`."""
         try:
             return await self._receive.receive()
         except (trio.EndOfChannel, trio.ClosedResourceError):
-            raise LinkBroken("the other end closed the link") from None
+            raise LinkBroken("the link was closed") from None
 
     async def aclose(self) -> None:
         """See `Link.aclose`."""

@@ -18,13 +18,13 @@ from autonomy_trio.actors.runtime import Runtime, open_runtime
 from autonomy_trio.errors import AutonomyError, ConfigurationError, NotDelivered, UsageError
 from autonomy_trio.fabric.addresses import Address, ListenAddress, RelayAddress, is_address
 from autonomy_trio.fabric.admission import Admission, compile_policies
-from autonomy_trio.fabric.attachment import Attachment
+from autonomy_trio.fabric.attachment import Attachment, Connect
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.routes import RemoteRoute
-from autonomy_trio.fabric.websocket import connect
-from autonomy_trio.fabric.websocket import listen as web_listen
+from autonomy_trio.fabric.websocket import connect as websocket_connect
+from autonomy_trio.fabric.websocket import listen as websocket_listen
 from autonomy_trio.groups import single_error
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.anchors import Anchors
@@ -86,6 +86,7 @@ class Node:
     _peers: Peers
     _wallet: Wallet
     _now: Callable[[], float]
+    _connect: Connect
     _attachments: dict[str, Attachment] = attrs.field(factory=dict[str, Attachment])
 
     def __repr__(self) -> str:
@@ -262,7 +263,13 @@ class Node:
             msg = f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer"
             raise ConfigurationError(msg)
         attachment = Attachment(
-            relay, self._vault, connect, self._peers.receive, self._peers.refresh, self._now
+            relay,
+            self._vault,
+            self._connect,
+            self._peers.receive,
+            self._peers.refresh,
+            self._now,
+            self._peers.refused,
         )
         self._attachments[relay.url] = attachment
         self._peers.carriers.append(attachment)
@@ -313,6 +320,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     ask_limit: float = 30.0,
     grace: float = 5.0,
     now: Callable[[], float] = time.time,
+    connect: Connect = websocket_connect,
 ) -> AsyncGenerator[Node]:
     """Host agents, and reach those of other nodes, for the length of a block.
 
@@ -329,6 +337,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         ask_limit: seconds an ask may take that has no deadline of its own.
         grace: seconds agents get to finish what they have when the block ends.
         now: Unix seconds, for tests.
+        connect: opens a link to a relay, for tests.
 
     Raises:
         VaultError: the home cannot be used.
@@ -349,10 +358,10 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         wallet.load(map(Path, credentials), now())
         async with trio.open_nursery() as network:
             async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
-                node = _make_node(runtime, vault, network, trusted, wallet, now)
+                node = _make_node(runtime, vault, network, trusted, wallet, now, connect)
                 node._admission.know(filter(None, map(_spec_of, factories)))  # noqa: SLF001 - the node's own maker
                 if listen is not None:
-                    listener = await web_listen(ListenAddress.parse(listen))
+                    listener = await websocket_listen(ListenAddress.parse(listen))
                     network.start_soon(Relay(vault, now=now).serve, listener)
                     await node.attach(listener.address.url)
                 for url in relays:
@@ -379,13 +388,19 @@ def _anchors(vault: Vault, home: Path | None, file: str | Path | None) -> Anchor
     return Anchors.of_self(vault.identifier)
 
 
-def _make_node(
-    runtime: Runtime, vault: Vault, network: trio.Nursery, anchors: Anchors, wallet: Wallet, now: Callable[[], float]
+def _make_node(  # noqa: PLR0913 - the parts of a node
+    runtime: Runtime,
+    vault: Vault,
+    network: trio.Nursery,
+    anchors: Anchors,
+    wallet: Wallet,
+    now: Callable[[], float],
+    connect: Connect,
 ) -> Node:
     endpoint = Endpoint(vault, boot=secrets.token_bytes(BOOT_BYTES), presentations=lambda: wallet.presentations)
     admission = Admission(runtime, anchors, now, lambda peer, request, result: peers.answer(peer, request, result))
     peers = Peers(endpoint, admission, network, now)
-    node = Node(runtime, vault, network, admission, peers, wallet, now)
+    node = Node(runtime, vault, network, admission, peers, wallet, now, connect)
     network.start_soon(peers.run_timers)
     runtime.address_of = node.address
     runtime.context.run(_current.set, node)

@@ -7,6 +7,7 @@ An ask that was never sent ends in `NotDelivered`; one that was sent and whose a
 """
 
 import itertools
+import math
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, Protocol, cast, final
@@ -43,6 +44,12 @@ MOST_WAITING: Final = 1024
 MOST_WAITING_BYTES: Final = 1024 * 1024
 """Bytes that wait to leave for one node."""
 
+RELAY_LIMIT: Final = 5.0
+"""Seconds that messages wait for a relay to come back."""
+
+JUST_SENT: Final = 2.0
+"""Seconds for which a relay's refusal is taken to be about an ask."""
+
 MOST_SERVED: Final = 1024
 """Unanswered asks from one node."""
 
@@ -51,6 +58,11 @@ _log = get_log()
 
 class Carrier(Protocol):
     """What takes packets to other nodes: a node's attachment to a relay."""
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the relay is there now."""
+        ...
 
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it had to be dropped."""
@@ -85,7 +97,8 @@ class OpenAsk:
     reply: PendingReply
     reply_type: object | None
     address: str
-    sent: bool = False
+    sent_at: float | None = None
+    """On trio's clock; None while it waits to leave."""
 
 
 @final
@@ -238,6 +251,14 @@ class Peers:
         self.endpoint.receive(packet, (carrier, source), self.now(), trio.current_time())
         self._carry_out()
 
+    def refused(self, node: bytes, reason: str) -> None:
+        """Take a relay's word that it could not forward to a node: what was just asked there may never have arrived."""
+        peer = self._peers.get(node)
+        if peer is not None:
+            said = f"a relay could not reach {peer.name} ({reason})"
+            self._fail_sent(peer, said, since=trio.current_time() - JUST_SENT)
+            self._expect(peer)
+
     def refresh(self) -> None:
         """Let every peer's queue be looked at again, after a relay came back."""
         for peer in self._peers.values():
@@ -281,14 +302,30 @@ class Peers:
         while not peer.ended:
             if not peer.waiting:
                 await peer.wait_woken()
-            elif self.endpoint.is_ready(peer.identifier):
+            elif not self._is_attached():
+                await self._wait_attached(peer)
+            elif self._is_ready(peer):
                 await self._wait_room(peer)
                 self._send_batch(peer)
             else:
                 self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
                 self._carry_out()
-                if not peer.ended and not self.endpoint.is_ready(peer.identifier):
+                if not peer.ended and not self._is_ready(peer):
                     await peer.wait_woken()
+
+    def _is_attached(self) -> bool:
+        return any(carrier.is_attached for carrier in self.carriers)
+
+    async def _wait_attached(self, peer: Peer) -> None:
+        """Wait for a relay; past `RELAY_LIMIT` seconds what waits is not delivered."""
+        with trio.move_on_after(RELAY_LIMIT):
+            while not self._is_attached() and not peer.ended:
+                await peer.wait_woken()
+            return
+        self._give_up(peer, "no relay can be reached")
+
+    def _is_ready(self, peer: Peer) -> bool:
+        return self.endpoint.is_ready(peer.identifier, self.now(), trio.current_time())
 
     async def _wait_room(self, peer: Peer) -> None:
         if peer.carrier is None:
@@ -297,7 +334,7 @@ class Peers:
             await peer.carrier.wait_room()
 
     def _send_batch(self, peer: Peer) -> None:
-        if peer.ended or not peer.waiting or not self.endpoint.is_ready(peer.identifier):
+        if peer.ended or not peer.waiting or not self._is_ready(peer):
             return
         batch = peer.take_batch()
         try:
@@ -309,7 +346,7 @@ class Peers:
         else:
             for entry in batch:
                 if isinstance(entry, Ask) and entry.request in peer.asked:
-                    peer.asked[entry.request].sent = True
+                    peer.asked[entry.request].sent_at = trio.current_time()
             self._expect(peer)
         self._carry_out()
 
@@ -318,7 +355,7 @@ class Peers:
         open_ask = peer.asked.pop(entry.request, None)
         if open_ask is None:
             return
-        if open_ask.sent:
+        if open_ask.sent_at is not None:
             peer.post(Cancel(entry.request))
             self._expect(peer)
         else:
@@ -338,10 +375,12 @@ class Peers:
                     self._received(event)
                 case Established():
                     self._established(event)
-                case PeerGone() | GaveUp():
-                    peer = self._peers.get(event.peer)
-                    if peer is not None:
+                case PeerGone():
+                    if (peer := self._peers.get(event.peer)) is not None:
                         self._end(peer, event.reason)
+                case GaveUp():
+                    if (peer := self._peers.get(event.peer)) is not None:
+                        self._give_up(peer, event.reason)
                 case Refused():
                     _log.debug("packet refused", reason=event.reason)
         self._timer_moved.set()
@@ -353,23 +392,28 @@ class Peers:
                 carrier.carry(event.peer, event.packet)
             return
         carrier, destination = cast("Path", event.path)
-        peer = None if event.peer is None else self._peers.get(event.peer)
-        if peer is not None:
-            peer.carrier = carrier
-        if not carrier.carry(destination, event.packet):
-            self.dropped += 1
+        others = (other for other in self.carriers if other is not carrier)
+        for each in (carrier, *others):
+            if each.carry(destination, event.packet):
+                peer = None if event.peer is None else self._peers.get(event.peer)
+                if peer is not None:
+                    peer.carrier = each
+                return
+        self.dropped += 1
 
     def _established(self, event: Established) -> None:
         peer = self._peer(event.peer)
         if event.restarted:
-            self._fail_asked(peer, f"{peer.name} was restarted")
+            self._fail_sent(peer, f"{peer.name} was restarted")
             self._drop_served(peer)
         peer.bundle = event.bundle
         self.judge.show(peer, event.presentations)
         peer.wake()
 
     def _received(self, event: Received) -> None:
-        peer = self._peer(event.peer)
+        peer = self._peers.get(event.peer)
+        if peer is None or peer.bundle is None:
+            return  # nothing is taken from whom the endpoint has not presented
         for entry in event.entries:
             match entry:
                 case Tell() | Ask():
@@ -423,32 +467,44 @@ class Peers:
         peer.post(_answer(request, result))
         self._expect(peer)
 
+    def _give_up(self, peer: Peer, reason: str) -> None:
+        """Drop what waits for a node that cannot be reached; a node that never was is forgotten."""
+        if peer.bundle is None:
+            self._end(peer, reason)
+        else:
+            self._drop_waiting(peer, reason)
+
     def _end(self, peer: Peer, reason: str) -> None:
         """Forget a node: whoever waits for it is told, and its unanswered asks are cancelled."""
         self._peers.pop(peer.identifier, None)
         peer.end()
-        unsent = peer.take_all()
-        tells = sum(isinstance(entry, Tell) for entry in unsent)
+        self._drop_waiting(peer, reason)
+        self._fail_sent(peer, reason)
+        self._drop_served(peer)
+
+    def _drop_waiting(self, peer: Peer, reason: str) -> None:
+        """Empty the queue to a node: nothing of it was sent."""
+        tells = 0
+        for entry in peer.take_all():
+            open_ask = peer.asked.pop(entry.request, None) if isinstance(entry, Ask) else None
+            if open_ask is not None:
+                error = NotDelivered(f"{open_ask.entry.name} was not delivered to {open_ask.address}: {reason}")
+                open_ask.reply.settle(outcome.Error(error))
+            tells += isinstance(entry, Tell)
         if tells:
             self.lost += tells
             _log.warning("messages lost", node=peer.name, count=tells, reason=reason)
-        self._fail_asked(peer, reason)
-        self._drop_served(peer)
 
-    def _fail_asked(self, peer: Peer, reason: str) -> None:
-        """End the asks that were sent, and where the peer has ended the unsent ones too."""
+    @staticmethod
+    def _fail_sent(peer: Peer, reason: str, since: float = -math.inf) -> None:
+        """End the asks whose answers cannot come any more: those that were sent, at `since` or later."""
         for request, open_ask in list(peer.asked.items()):
-            name = open_ask.entry.name
-            if open_ask.sent:
-                error: Exception = OutcomeUnknown(
-                    f"{reason} after {name} was sent to {open_ask.address}: it may have had effects"
+            if open_ask.sent_at is not None and open_ask.sent_at >= since:
+                del peer.asked[request]
+                error = OutcomeUnknown(
+                    f"{reason} after {open_ask.entry.name} was sent to {open_ask.address}: it may have had effects"
                 )
-            elif peer.ended:
-                error = NotDelivered(f"{name} was not delivered to {open_ask.address}: {reason}")
-            else:
-                continue
-            del peer.asked[request]
-            open_ask.reply.settle(outcome.Error(error))
+                open_ask.reply.settle(outcome.Error(error))
 
     @staticmethod
     def _drop_served(peer: Peer) -> None:

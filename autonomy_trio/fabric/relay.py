@@ -1,7 +1,7 @@
 """The relay: authenticates nodes, forwards packets between them by identifier, and understands nothing else.
 
-It keeps no message: what its destination does not take is refused or dropped, and said so to the sender. One slow node never
-slows another: each has an outbox of its own, bounded in bytes.
+It keeps no message: what its destination does not take is refused or dropped, and said so to the sender. One slow node
+never slows another: each has an outbox of its own, bounded in bytes.
 """
 
 import secrets
@@ -13,8 +13,8 @@ import attrs
 import trio
 
 from autonomy_trio.errors import LinkBroken, ProtocolError
-from autonomy_trio.fabric.buckets import TokenBucket
-from autonomy_trio.fabric.links import Link, Listener, Outbox, receive_alive
+from autonomy_trio.fabric.buckets import Places, TokenBucket
+from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, receive_alive, send_patiently
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
@@ -37,21 +37,23 @@ from autonomy_trio.wire.frames import (
     verify_register,
 )
 
-
 OUTBOX_BYTES: Final = 4 * 1024 * 1024
 """Bytes that wait for one node."""
 
 MOST_CONNECTIONS: Final = 10_000
 """Connections at once."""
 
-MOST_UNREGISTERED: Final = 256
-"""Connections that have not proven who they are yet."""
+MOST_UNREGISTERED: Final = 1024
+"""Connections at once that have not proven who they are yet."""
+
+MOST_UNREGISTERED_EACH: Final = 256
+"""Of these, from one address."""
 
 REGISTRATIONS: Final = (50.0, 500.0)
 """Connections a second from one address, and at once."""
 
 TRAFFIC: Final = (32e6, 64e6)
-"""Bytes a second from one node, and at once; a node that sends more is read more slowly."""
+"""Bytes a second from one node, and at once, `FRAME_COST` for each frame among them; who sends more is read slower."""
 
 MOST_ADDRESSES: Final = 10_000
 """Addresses whose connections are counted."""
@@ -71,8 +73,10 @@ class RelayStatistics:
     """Packets put into a destination's outbox."""
     refused: int
     """Packets whose destination was away or full."""
+    turned_away: int
+    """Connections refused because there were too many, in all or from their address."""
     waiting_bytes: int
-    """Bytes in all outboxes."""
+    """Bytes in all outboxes, `FRAME_COST` for each frame among them."""
 
 
 @attrs.define(eq=False)
@@ -99,12 +103,13 @@ class Relay:
     _vault: Vault
     _outbox_bytes: int = OUTBOX_BYTES
     _now: Callable[[], float] = time.time
-    _limits: RelayLimits = RelayLimits()
-    _parameters: Parameters = Parameters()
+    _limits: RelayLimits = attrs.field(factory=RelayLimits)
+    _parameters: Parameters = attrs.field(factory=Parameters)
     _members: dict[bytes, _Member] = attrs.field(factory=dict[bytes, _Member], init=False)
     _arrivals: dict[str, TokenBucket] = attrs.field(factory=dict[str, TokenBucket], init=False)
+    _unregistered: Places = attrs.field(factory=lambda: Places(MOST_UNREGISTERED, MOST_UNREGISTERED_EACH), init=False)
     _connections: int = attrs.field(default=0, init=False)
-    _unregistered: int = attrs.field(default=0, init=False)
+    _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
 
@@ -119,19 +124,20 @@ class Relay:
             connections=self._connections,
             forwarded=self._forwarded,
             refused=self._refused,
+            turned_away=self._turned_away,
             waiting_bytes=sum(member.outbox.size for member in self._members.values()),
         )
 
     async def serve_link(self, link: Link) -> None:
-        """Serve one connection until it ends; what its peer does wrong ends it and nothing else."""
+        """Serve one connection until it ends, and its listener closes it; what its peer does wrong ends no other."""
         if not self._admit(link.remote):
-            _log.warning("connection refused: too many", address=link.remote, connections=self._connections)
+            self._turned_away += 1
+            _log.debug("connection refused: too many", address=link.remote, connections=self._connections)
             return
         self._connections += 1
         try:
-            identifier = await self._register(link)
-            if identifier is not None:
-                await self._attend(link, identifier)
+            identifier, welcome = await self._register(link)
+            await self._attend(link, identifier, welcome)
         except LinkBroken as error:
             _log.debug("connection ended", address=link.remote, reason=str(error))
         except ProtocolError as error:
@@ -140,7 +146,7 @@ class Relay:
             self._connections -= 1
 
     def _admit(self, address: str) -> bool:
-        if self._connections >= MOST_CONNECTIONS or self._unregistered >= MOST_UNREGISTERED:
+        if self._connections >= MOST_CONNECTIONS:
             return False
         ticks = trio.current_time()
         bucket = self._arrivals.get(address)
@@ -150,50 +156,60 @@ class Relay:
             if len(self._arrivals) >= MOST_ADDRESSES:
                 return False
             bucket = self._arrivals[address] = TokenBucket(*REGISTRATIONS)
-        return bucket.try_take(1, ticks)
+        return bucket.try_take(1, ticks) and self._unregistered.try_take(address)
 
-    async def _register(self, link: Link) -> bytes | None:
-        """Let a node prove who it is; None where it took too long."""
-        self._unregistered += 1
+    async def _register(self, link: Link) -> tuple[bytes, bytes]:
+        """Let a node prove who it is; return its identifier and the welcome it is to get.
+
+        Raises:
+            LinkBroken, ProtocolError: it left, took too long, or proved nothing.
+        """
         try:
             with trio.move_on_after(self._limits.register_within):
                 hello = make_hello(self._vault, secrets.token_bytes(KEY_BYTES), (), self._now())
                 await link.send(join_frames([hello]))
-                (frame,) = _only(split_frames(await link.receive()))
-                _, bundle = verify_register(frame, hello, self._now())
-                await link.send(join_frames([make_welcome(self._vault, hello, frame, self._parameters)]))
-                return bundle.identifier
+                register = _only(split_frames(await link.receive()))
+                _, bundle = verify_register(register, hello, self._now())
+                return bundle.identifier, make_welcome(self._vault, hello, register, self._parameters)
         finally:
-            self._unregistered -= 1
-        _log.debug("connection ended: it did not register", address=link.remote)
-        return None
+            self._unregistered.free(link.remote)
+        raise LinkBroken(f"it did not register in {self._limits.register_within} s")
 
-    async def _attend(self, link: Link, identifier: bytes) -> None:
-        """Forward for one node until its connection ends; the newest registration of an identity wins."""
+    async def _attend(self, link: Link, identifier: bytes, welcome: bytes) -> None:
+        """Forward for one node until its connection ends, or a newer one registers its identity.
+
+        Raises:
+            LinkBroken, ProtocolError: how the connection ended.
+        """
+        failure: LinkBroken | ProtocolError | None = None
         async with trio.open_nursery() as nursery:
             member = _Member(identifier, link, Outbox(self._outbox_bytes), nursery.cancel_scope)
             earlier = self._members.get(identifier)
             if earlier is not None:
                 earlier.scope.cancel()
+            # Before the welcome leaves: who has it may tell others at once that it can be reached.
             self._members[identifier] = member
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
-                nursery.start_soon(self._write, member)
+                nursery.start_soon(self._write, member, welcome)
                 await self._read(member)
-            except LinkBroken as error:
-                _log.debug("connection ended", address=link.remote, reason=str(error))
+            except (LinkBroken, ProtocolError) as error:
+                failure = error
             finally:
                 if self._members.get(identifier) is member:
                     del self._members[identifier]
                     _log.debug("node detached", node=format_identifier(identifier), address=link.remote)
             nursery.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
 
-    async def _write(self, member: _Member) -> None:
+    async def _write(self, member: _Member, welcome: bytes) -> None:
         try:
+            await send_patiently(member.link, join_frames([welcome]))
             await member.outbox.write_to(member.link)
         except LinkBroken as error:
-            _log.debug("connection ended", address=member.link.remote, reason=str(error))
-            member.scope.cancel()
+            # The reader sees the end too, after what the node sent before it left.
+            _log.debug("nothing more can be sent", address=member.link.remote, reason=str(error))
 
     async def _read(self, member: _Member) -> None:
         traffic = TokenBucket(*TRAFFIC)
@@ -204,16 +220,17 @@ class Relay:
                 ping_after=self._parameters.ping_after,
                 gone_after=self._parameters.gone_after,
             )
-            for encoded in split_frames(message):
+            frames = split_frames(message)
+            for encoded in frames:
                 self._take(member, decode_frame(encoded))
-            await trio.sleep(traffic.take(len(message), trio.current_time()))
+            await trio.sleep(traffic.take(len(message) + FRAME_COST * len(frames), trio.current_time()))
 
     def _take(self, member: _Member, frame: Frame) -> None:
         match frame:
             case Send():
                 self._forward(member, frame)
             case Ping():
-                member.outbox.put(join_frames([encode_frame(Pong())]))
+                member.outbox.put_urgent(PONG)
             case Pong():
                 pass
             case _:
@@ -232,7 +249,7 @@ class Relay:
         sender.outbox.put(join_frames([encode_frame(Nack(reason, frame.destination))]))
 
 
-def _only(frames: list[bytes]) -> list[bytes]:
+def _only(frames: list[bytes]) -> bytes:
     if len(frames) != 1:
         raise ProtocolError("a node registers with one frame and waits for WELCOME")
-    return frames
+    return frames[0]

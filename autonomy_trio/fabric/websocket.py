@@ -1,14 +1,20 @@
 """Links over websockets: the one module that knows trio-websocket and its traps.
 
 * A cancelled ``send_message`` may leave half a frame, and later sends would vanish: the stream is closed then.
-* The size limit does not see fragments without content: a run of them ends the link.
+* The size limit does not see fragments without content: a run of them ends the link. Small ones cost more than they
+  hold: they are joined now and then.
 * An exception in a server's handler would end the whole server: each connection is served behind a fence.
+* A peer that gives up the upgrade, or never meant one, would be waited for: the end of its reader ends the wait.
+* A server that refuses the upgrade may send a body without end: it is not read.
 * Closing waits for the peer, for ever if it is silent: a second, then the stream is closed.
 * Text messages are not part of the protocol and end the link.
 """
 
+import os
+import socket
+import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, final
+from typing import Final, NoReturn, cast, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -16,14 +22,25 @@ import trio
 import trio_websocket
 import wsproto.events
 from wsproto import ConnectionType, WSConnection
+from wsproto.utilities import LocalProtocolError
 
 from autonomy_trio.errors import ConfigurationError, LinkBroken, RelayUnreachable
 from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.buckets import Places
 from autonomy_trio.fabric.links import MOST_MESSAGE, Link
 from autonomy_trio.logs import get_log
 
 MOST_EMPTY_FRAGMENTS: Final = 16
 """Fragments without content in a row that one message may have."""
+
+MOST_PARTS: Final = 1024
+"""Fragments of one message that are kept apart; each costs some 40 bytes more than it holds."""
+
+MOST_UPGRADING: Final = 1024
+"""Connections at once that are not websockets yet."""
+
+MOST_UPGRADING_EACH: Final = 256
+"""Of these, from one address."""
 
 UPGRADE_LIMIT: Final = 5.0
 """Seconds a connection may take to become a websocket."""
@@ -38,24 +55,75 @@ _log = get_log()
 
 
 class _Connection(trio_websocket.WebSocketConnection):
-    """A websocket that refuses text, and messages in endless empty fragments."""
+    """A websocket that refuses text, and messages in endless fragments."""
 
     _empty_fragments = 0
+
+    def __init__(self, stream: trio.abc.Stream, kind: ConnectionType, host: str | None = None) -> None:
+        super().__init__(
+            stream,
+            WSConnection(kind),
+            host=host,
+            path="/",
+            message_queue_size=1,
+            max_message_size=MOST_MESSAGE,
+            receive_buffer_size=RECEIVE_BYTES,
+        )
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has become a websocket."""
+        return self._open_handshake.is_set()
+
+    async def accept(self) -> None:
+        """Become a websocket, as a server, if the peer asks for it; runs beside `read`."""
+        request = await self._get_request()
+        await request.accept()
+
+    async def wait_open(self) -> None:
+        """Become a websocket, as a client; runs beside `read`."""
+        await self._open_handshake.wait()
+
+    async def read(self, opening: trio.CancelScope) -> None:
+        """Run the reader to its end, which also ends `opening`, where somebody waits to become a websocket.
+
+        Fence: what a peer makes wsproto raise ends this connection and nothing else.
+        """
+        try:
+            await self._reader_task()
+        except Exception as error:  # noqa: BLE001
+            _log.debug("websocket ended", error=repr(error))
+        finally:
+            opening.cancel()
+            with trio.CancelScope(shield=True):
+                await self._abort_web_socket()  # whoever waits for it is woken
 
     async def _handle_message_event(self, event: wsproto.events.BytesMessage | wsproto.events.TextMessage) -> None:
         if isinstance(event, wsproto.events.TextMessage):
             await self._stop_reading()
-        elif event.data or event.message_finished:
+        if event.data or event.message_finished:
             self._empty_fragments = 0
             await super()._handle_message_event(event)
+            if len(self._message_parts) > MOST_PARTS:
+                self._message_parts = [b"".join(part for part in self._message_parts if isinstance(part, bytes))]
         else:
             self._empty_fragments += 1
             if self._empty_fragments > MOST_EMPTY_FRAGMENTS:
                 await self._stop_reading()
+        # A read may hold thousands of fragments: other connections have their turn between them.
+        await trio.lowlevel.checkpoint()
 
-    async def _stop_reading(self) -> None:
+    async def _handle_reject_connection_event(
+        self,
+        event: wsproto.events.RejectConnection,  # noqa: ARG002 - the caller is trio-websocket
+    ) -> None:
+        await self._stop_reading()
+
+    async def _stop_reading(self) -> NoReturn:
+        """End the connection, and the reader that calls this; what it has read already is not looked at."""
         await trio.aclose_forcefully(self._stream)
         await self._abort_web_socket()
+        raise trio_websocket.ConnectionClosed(self.closed)
 
 
 @final
@@ -71,7 +139,7 @@ class WebSocketLink:
         """See `Link.send`."""
         try:
             await self._connection.send_message(message)
-        except trio_websocket.ConnectionClosed:
+        except (trio_websocket.ConnectionClosed, LocalProtocolError):
             raise LinkBroken(f"{self.remote} closed the connection") from None
         except BaseException:
             await trio.aclose_forcefully(self._stream)
@@ -105,62 +173,59 @@ async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:
     """
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "wss"
-    port = parts.port or (443 if secure else 80)
     try:
         with trio.fail_after(UPGRADE_LIMIT):
-            if secure:
-                stream: trio.abc.Stream = await trio.open_ssl_over_tcp_stream(host, port)
-            else:
-                stream = await trio.open_tcp_stream(host, port)
+            stream: trio.abc.Stream = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
             try:
+                if secure:
+                    stream = await _secure(stream, host)
                 return await _upgrade(stream, parts.netloc, nursery)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
     except trio.TooSlowError:
         raise RelayUnreachable(f"{url} did not answer in {UPGRADE_LIMIT:g} s: is a relay running there?") from None
+    except (socket.gaierror, UnicodeError):
+        raise RelayUnreachable(f"{url} cannot be reached, for nothing has that name: is it spelt right?") from None
     except OSError as error:
-        reason = error.strerror or "the connection failed"
-        raise RelayUnreachable(f"{url} cannot be reached ({reason.lower()}): is a relay running there?") from None
-    except (trio_websocket.HandshakeError, trio_websocket.ConnectionClosed, trio.BrokenResourceError):
-        raise RelayUnreachable(f"{url} is no relay: what answers there speaks no websocket") from None
+        raise RelayUnreachable(f"{url} cannot be reached ({_reason(error)}): is a relay running there?") from None
+    except trio.BrokenResourceError as error:
+        raise RelayUnreachable(
+            f"{url} has no TLS to trust ({_reason(error)}): mend its certificate, or write ws:// if it has none"
+        ) from None
+    except trio_websocket.HandshakeError:
+        raise RelayUnreachable(
+            f"{url} is no relay, for what answers there speaks no websocket: check the host and the port"
+        ) from None
+
+
+async def _secure(stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
+    secured = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=host, https_compatible=True)
+    await secured.do_handshake()
+    return secured
+
+
+def _reason(error: BaseException) -> str:
+    """Return the system's words for why a connection failed, of the first attempt where there were several."""
+    cause = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    if isinstance(cause, ssl.SSLCertVerificationError):
+        return cause.verify_message
+    if isinstance(cause, ssl.SSLError):
+        return "what answers there speaks no TLS"
+    number = cause.errno if isinstance(cause, OSError) else None
+    return os.strerror(number).lower() if number else "the connection failed"
 
 
 async def _upgrade(stream: trio.abc.Stream, host: str, nursery: trio.Nursery) -> WebSocketLink:
-    connection = _Connection(
-        stream,
-        WSConnection(ConnectionType.CLIENT),
-        host=host,
-        path="/",
-        message_queue_size=1,
-        max_message_size=MOST_MESSAGE,
-        receive_buffer_size=RECEIVE_BYTES,
-    )
-    nursery.start_soon(_read, connection)
-    with trio.CancelScope() as scope:
-        async with trio.open_nursery() as waiting:
-            waiting.start_soon(_cancel_when, connection._close_handshake, scope)  # noqa: SLF001 - see the class
-            await connection._open_handshake.wait()  # noqa: SLF001
-            waiting.cancel_scope.cancel()
-    if scope.cancelled_caught or connection.closed:
+    connection = _Connection(stream, ConnectionType.CLIENT, host)
+    with trio.CancelScope() as opening:
+        nursery.start_soon(connection.read, opening)
+        await connection.wait_open()
+    if not connection.is_open:
         raise trio_websocket.HandshakeError
     return WebSocketLink(connection, stream, host)
-
-
-async def _cancel_when(event: trio.Event, scope: trio.CancelScope) -> None:
-    await event.wait()
-    scope.cancel()
-
-
-async def _read(connection: _Connection) -> None:
-    """Run a connection's reader. Fence: what a peer makes wsproto raise ends this connection and nothing else."""
-    try:
-        await connection._reader_task()  # noqa: SLF001 - how trio-websocket itself starts it
-    except Exception as error:  # noqa: BLE001
-        _log.debug("websocket ended", error=str(error))
-    finally:
-        with trio.CancelScope(shield=True):
-            await connection._abort_web_socket()  # noqa: SLF001 - whoever waits for it is woken
 
 
 @final
@@ -173,39 +238,48 @@ class WebSocketListener:
     """Where they listen, with the port they really have."""
 
     async def serve(self, handler: Callable[[Link], Awaitable[None]]) -> None:
-        """Accept links until cancelled, each in a task of its own."""
+        """Accept links until cancelled, each in a task of its own, which closes it when `handler` returns."""
+        upgrading = Places(MOST_UPGRADING, MOST_UPGRADING_EACH)
 
-        async def fenced(stream: trio.SocketStream) -> None:
+        async def serve_one(stream: trio.SocketStream) -> None:
             try:
-                await self._serve_one(stream, handler)
-            except Exception as error:  # noqa: BLE001 - fence: one connection; the server goes on
-                _log.error("connection failed", error=repr(error))
-
-        await trio.serve_listeners(fenced, self._listeners)
-
-    async def _serve_one(self, stream: trio.SocketStream, handler: Callable[[Link], Awaitable[None]]) -> None:
-        peer = stream.socket.getpeername()
-        async with trio.open_nursery() as nursery:
-            connection = _Connection(
-                stream,
-                WSConnection(ConnectionType.SERVER),
-                message_queue_size=1,
-                max_message_size=MOST_MESSAGE,
-                receive_buffer_size=RECEIVE_BYTES,
-            )
-            nursery.start_soon(_read, connection)
-            link = WebSocketLink(connection, stream, str(peer[0]))
-            try:
-                with trio.move_on_after(UPGRADE_LIMIT) as scope:
-                    request = await connection._get_request()  # noqa: SLF001 - as trio-websocket's server does
-                    await request.accept()
-                if not scope.cancelled_caught:
-                    await handler(link)
-            except trio_websocket.ConnectionClosed:
-                pass
-            finally:
-                await link.aclose()
+                address = str(stream.socket.getpeername()[0])
+            except OSError:
+                return  # its peer has reset it already
+            if not upgrading.try_take(address):
+                _log.debug("connection refused: too many that are not websockets yet", address=address)
+                return
+            async with trio.open_nursery() as nursery:
+                try:
+                    link = await _accept(stream, address, nursery)
+                finally:
+                    upgrading.free(address)
+                if link is not None:
+                    await _handle(link, handler)
                 nursery.cancel_scope.cancel()
+
+        await trio.serve_listeners(serve_one, self._listeners)
+
+
+async def _accept(stream: trio.SocketStream, address: str, nursery: trio.Nursery) -> WebSocketLink | None:
+    """Make a websocket of a connection; None where its peer wants something else, or does not ask in time."""
+    connection = _Connection(stream, ConnectionType.SERVER)
+    with trio.move_on_after(UPGRADE_LIMIT) as opening:
+        nursery.start_soon(connection.read, opening)
+        try:
+            await connection.accept()
+        except Exception as error:  # noqa: BLE001 - fence: a request that wsproto or h11 can read but not answer
+            _log.debug("connection ended before it was a websocket", address=address, error=repr(error))
+    return WebSocketLink(connection, stream, address) if connection.is_open else None
+
+
+async def _handle(link: WebSocketLink, handler: Callable[[Link], Awaitable[None]]) -> None:
+    try:
+        await handler(link)
+    except Exception:  # noqa: BLE001 - fence: one connection; the server and the others go on
+        _log.exception("connection failed", address=link.remote)
+    finally:
+        await link.aclose()
 
 
 async def listen(address: ListenAddress) -> WebSocketListener:
@@ -216,9 +290,14 @@ async def listen(address: ListenAddress) -> WebSocketListener:
     """
     try:
         listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        msg = f"cannot listen on {address} ({reason}): choose another address with --listen"
-        raise ConfigurationError(msg) from None
-    port = int(listeners[0].socket.getsockname()[1])
-    return WebSocketListener(listeners, ListenAddress(address.host, port))
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigurationError(
+            f"cannot listen on {address} ({reason.lower()}): choose another address with --listen"
+        ) from None
+    if address.port == 0:
+        # A name with several addresses would get a port for each, of which only one can be told.
+        for listener in listeners[1:]:
+            await listener.aclose()
+        del listeners[1:]
+    return WebSocketListener(listeners, ListenAddress(address.host, int(listeners[0].socket.getsockname()[1])))

@@ -8,7 +8,7 @@ mend.
 import difflib
 import json
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any, Final, cast
 
@@ -110,7 +110,8 @@ def parse_allow(text: str, where: str = "") -> Condition:
     if any(_depth(conjunct) > MOST_DEPTH for conjunct in conjuncts):
         raise PolicyError(f"{place} is nested too deeply: shorten it")
     for conjunct in conjuncts:
-        for complaint in _complaints(conjunct, "&&"):
+        complaint = _complaint(conjunct, "&&")
+        if complaint is not None:
             raise PolicyError(f"{place}: {complaint}")
     return Condition(place, text, conjuncts)
 
@@ -131,9 +132,9 @@ def _depth(conjunct: Expression) -> int:
         value, depth = pending.pop()
         deepest = max(deepest, depth)
         if isinstance(value, dict):
-            pending += [(each, depth + 1) for each in cast("dict[str, Any]", value).values()]
+            pending += [(each, depth + 1) for each in cast("dict[str, object]", value).values()]
         elif isinstance(value, list):
-            pending += [(each, depth + 1) for each in cast("list[Any]", value)]
+            pending += [(each, depth + 1) for each in cast("list[object]", value)]
     return deepest
 
 
@@ -143,24 +144,23 @@ def _syntax(text: str, error: str) -> str:
     return f'{error}; write one condition in Cedar, such as principal.team == "payments"'
 
 
-def _complaints(expression: Expression, parent: str) -> Iterator[str]:
-    """Yield what the short form refuses in an expression, `parent` being the operator it is an operand of."""
+def _complaint(expression: Expression, parent: str) -> str | None:
+    """Return what the short form refuses in an expression, `parent` being the operator it is an operand of."""
     operator = operator_of(expression)
     if operator not in OPERATORS:
-        yield f"`{'if' if operator == 'if-then-else' else operator}` is not for the short form: write it with && and ||"
-        return
+        return (
+            f"`{'if' if operator == 'if-then-else' else operator}` is not for the short form: write it with && and ||"
+        )
     path = path_of(expression)
-    if path is None:
-        if operator in SELECTIONS:
-            yield "a field is read of something that has none: begin with principal, resource or context"
-        for operand in operands(expression):
-            yield from _complaints(operand, operator)
-    elif path == ("principal",) and parent not in _COMPARABLE:
-        yield "`principal` as a whole can only be compared: read an attribute of it, as in principal.team"
-    else:
-        name = attribute_in(path)
-        if name is not None and not is_attribute_name(name):
-            yield f"{name!r} is not a name for an attribute: {NAME_RULE}"
+    if path is None and operator in SELECTIONS:
+        return "a field is read of something that has none: begin with principal, resource or context"
+    if path == ("principal",) and parent not in _COMPARABLE:
+        return "`principal` as a whole can only be compared: read an attribute of it, as in principal.team"
+    name = attribute_in(path or ())
+    if name is not None and not is_attribute_name(name):
+        return f"{name!r} is not a name for an attribute: {NAME_RULE}"
+    inner = operands(expression) if path is None else []
+    return next(filter(None, (_complaint(operand, operator) for operand in inner)), None)
 
 
 def check_fields(condition: Condition, records: Iterable[Record]) -> None:

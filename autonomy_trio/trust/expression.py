@@ -7,8 +7,8 @@ The theory of the rewrite: holders choose which of their credentials to show, so
 help to allow. Only ``&&``, ``||`` and ``!`` stand between an *atom* and the whole. Under an even number of negations an
 atom can only help by being true, under an odd one only by being false. So an atom that reads an absent attribute is
 false in the first case and true in the second: the worst for its sender. Showing more attributes only moves atoms away
-from their worst, and a sender that is allowed with some is allowed with more. (An integer overflow, the one error that a
-validated condition can meet, decides nothing: it denies.)
+from their worst, and a sender that is allowed with some is allowed with more. An integer overflow, the one error that
+a validated condition can meet, decides nothing: it denies.
 """
 
 from collections.abc import Iterable, Iterator, Mapping

@@ -90,7 +90,7 @@ class Slice:
 
 def compile_grants(
     grants: Sequence[Grant], declared: Mapping[str, AttributeType] | None
-) -> tuple[Mapping[tuple[str, str], Slice], Mapping[str, AttributeType]]:
+) -> tuple[Mapping[tuple[str, str], Slice], Mapping[str, AttributeType | None]]:
     """Check the conditions of all grants together, and compile them.
 
     Args:
@@ -98,7 +98,7 @@ def compile_grants(
         declared: the attributes that anchors may assert; None for any.
 
     Returns:
-        the slices by agent class and action, and the types of attributes.
+        the slices by agent class and action, and the types of attributes, None where any will do.
 
     Raises:
         PolicyError: a condition cannot be right; names handler, text and mend.

@@ -31,14 +31,16 @@ _OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
 
 @final
 class Home:
-    """A home folder that this process holds open and locked, until `close`.
+    """A home folder that this process holds open, and locked unless it only reads, until `close`.
 
     Attributes:
         path: the folder, as it was given.
     """
 
-    def __init__(self, path: Path, *, create: bool) -> None:
+    def __init__(self, path: Path, *, create: bool, lock: bool = True) -> None:
         """Open and lock a home, creating the folder first when it is missing and `create` is set.
+
+        Without `lock` it may only be read, beside a process that has it locked: files are replaced whole.
 
         Raises:
             VaultError: the folder is missing, is not private, is not this user's, or is open already.
@@ -50,10 +52,11 @@ class Home:
             self._folder = self._open_folder()
             opened.callback(os.close, self._folder)
             _check_private(path, self._folder, folder=True)
-            lock = self._open_lock()
-            opened.callback(os.close, lock)
-            _check_private(path / LOCK_NAME, lock, folder=False)
-            self._take(lock)
+            if lock:
+                descriptor = self._open_lock()
+                opened.callback(os.close, descriptor)
+                _check_private(path / LOCK_NAME, descriptor, folder=False)
+                self._take(descriptor)
             self._opened = opened.pop_all()
 
     def __repr__(self) -> str:

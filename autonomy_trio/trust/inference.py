@@ -1,6 +1,7 @@
 """Which type a proven attribute has, where no anchor says: that of what conditions compare it with."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import chain
 from typing import Final
 
 from attrs import frozen
@@ -16,6 +17,7 @@ from autonomy_trio.trust.expression import (
     Expression,
     Path,
     attribute_in,
+    attributes_in,
     operands,
     operator_of,
     path_of,
@@ -57,10 +59,10 @@ class Reading:
     messages: tuple[Record, ...]
 
 
-def settle_types(readings: Iterable[Reading], declared: Mapping[str, AttributeType]) -> dict[str, AttributeType]:
-    """Return the type of each proven attribute: as declared, else as it is used.
+def settle_types(readings: Sequence[Reading], declared: Mapping[str, AttributeType]) -> dict[str, AttributeType | None]:
+    """Return the type of each proven attribute: as declared, else as it is used; None where any will do.
 
-    An attribute that is only asked for with ``has`` has none.
+    Any will do for one that is only asked for with ``has``, or compared with nothing whose type is known.
 
     Args:
         readings: all conditions there are.
@@ -83,7 +85,9 @@ def settle_types(readings: Iterable[Reading], declared: Mapping[str, AttributeTy
                         f"{reading.place}: principal.{name} is used as a {kind} here and as a {known}{by}:"
                         " an attribute has one type"
                     )
-    return {name: kind for name, (kind, _) in settled.items()}
+    conjuncts = chain.from_iterable(reading.conjuncts for reading in readings)
+    read = chain.from_iterable(map(attributes_in, conjuncts))
+    return {**dict.fromkeys(read), **{name: kind for name, (kind, _) in settled.items()}}
 
 
 def _uses(reading: Reading, known: Mapping[str, AttributeType]) -> Iterator[tuple[str, AttributeType]]:
@@ -118,11 +122,12 @@ class _Types:
         if operator in _OPERANDS:
             return [_OPERANDS[operator]] * len(inner)
         if operator in EQUALITIES:
-            return [self._first(inner)] * len(inner)
+            return [self._type_of(other) for other in reversed(inner)]
         if operator == "Set":
             return [expected.element if isinstance(expected, SetOf) else self._first(inner)] * len(inner)
         if operator not in MEMBERSHIPS:
             return [None] * len(inner)
+        # What is not known is taken for strings, since those are what an attribute's set is of.
         left, right = (self._type_of(operand) for operand in inner)
         if operator == "contains":
             return SetOf(right or STRING), left.element if isinstance(left, SetOf) else STRING

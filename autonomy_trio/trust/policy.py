@@ -110,11 +110,11 @@ class Policies:
 
     Attributes:
         generation: their number; a change of policies, anchors or revocations makes new ones with another.
-        attributes: the types of the attributes that policies read or anchors may assert.
+        attributes: those that policies read or anchors may assert, with their types; None where any will do.
     """
 
     generation: int
-    attributes: Mapping[str, AttributeType]
+    attributes: Mapping[str, AttributeType | None]
     _grants: Sequence[Grant] = field(repr=False)
     _slices: Mapping[tuple[str, str], Slice] = field(repr=False)
     _most_cached: int
@@ -310,3 +310,6 @@ def _circumstances(now: float, *, is_local: bool, relay: str | None) -> dict[str
     if relay is not None:
         circumstances["relay"] = relay
     return circumstances
+
+
+__all__ = ["MOST_CACHED", "Decision", "Grant", "Policies", "PolicyStatistics", "Principal"]

@@ -131,9 +131,12 @@ def _class_type(cls: type[object], outer: tuple[type, ...]) -> CedarType | None:
     return _record(cls, outer)
 
 
-def principal_record(attributes: Mapping[str, AttributeType]) -> Record:
-    """Return what a policy reads as ``principal``: what the session tells of it, and what it may have proven."""
-    proven = {name: ATTRIBUTE_TYPES[kind] for name, kind in attributes.items()}
+def principal_record(attributes: Mapping[str, AttributeType | None]) -> Record:
+    """Return what a policy reads as ``principal``: what the session tells of it, and what it may have proven.
+
+    Where any type will do for an attribute, it is a string here.
+    """
+    proven = {name: ATTRIBUTE_TYPES[kind or "string"] for name, kind in attributes.items()}
     return Record({**dict.fromkeys(OWN_NAMES, STRING), **proven}, frozenset(proven))
 
 
@@ -145,7 +148,7 @@ def context_record(message: Record) -> Record:
 def schema_json(
     records: Mapping[str, Record],
     receivers: Mapping[str, AbstractSet[str]],
-    attributes: Mapping[str, AttributeType],
+    attributes: Mapping[str, AttributeType | None],
     entity_types: Iterable[str] = (),
 ) -> dict[str, Any]:
     """Return the Cedar schema, in JSON, that policies are validated with.
@@ -153,7 +156,7 @@ def schema_json(
     Args:
         records: each action, which is a message's wire name, with the message's fields.
         receivers: each action with the agent classes that take it.
-        attributes: what may be proven about a principal.
+        attributes: what may be proven about a principal; None is any type.
         entity_types: further entity types that policies name.
     """
     agents = {agent for taken_by in receivers.values() for agent in taken_by} | set(entity_types)
@@ -173,14 +176,12 @@ def schema_json(
 
 
 def _type_json(kind: CedarType) -> dict[str, Any]:
-    match kind:
-        case Scalar(name):
-            return {"type": name}
-        case SetOf(element):
-            return {"type": "Set", "element": _type_json(element)}
-        case Record(fields, optional):
-            inner = {name: {**_type_json(each), "required": name not in optional} for name, each in fields.items()}
-            return {"type": "Record", "attributes": inner}
+    if isinstance(kind, Scalar):
+        return {"type": kind.name}
+    if isinstance(kind, SetOf):
+        return {"type": "Set", "element": _type_json(kind.element)}
+    fields = {name: {**_type_json(each), "required": name not in kind.optional} for name, each in kind.fields.items()}
+    return {"type": "Record", "attributes": fields}
 
 
 def to_cedar(kind: CedarType, value: object, place: str) -> object:
@@ -227,7 +228,7 @@ def proven_to_cedar(value: AttributeValue, kind: AttributeType | None) -> object
 
     Args:
         value: what a credential says.
-        kind: the type policies read it as; None where they only ask whether it is there.
+        kind: the type policies read it as; None where any will do.
     """
     found = type_of(value)
     if kind not in (None, found):

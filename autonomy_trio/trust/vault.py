@@ -153,6 +153,25 @@ class Vault:
             raise
 
     @classmethod
+    def open_beside(cls, home: Path, *, random: Random = nacl.utils.random) -> Self:
+        """Open the vault in a home folder that a running node may have locked: to read it and to sign, never to write.
+
+        Where there is no identity yet one is born as `open` does it, and the home is locked until `close`.
+
+        Raises:
+            VaultError: as `open`, but for a home in use.
+        """
+        if (home / VAULT_NAME).exists():
+            opened = Home(home, create=False, lock=False)
+            try:
+                data = opened.read(VAULT_NAME)
+            finally:
+                opened.close()
+            if data is not None:
+                return cls(*_decode_vault(home / VAULT_NAME, data), None)
+        return cls.open(home, random=random)
+
+    @classmethod
     def in_memory(cls, *, random: Random = nacl.utils.random) -> Self:
         """Make an identity that lives and ends with this object: for tests and for visitors without a home."""
         secrets, history = _make_secrets(random(KEY_BYTES), random)

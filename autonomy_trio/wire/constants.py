@@ -62,6 +62,13 @@ RELAY_ISSUERS: Final = 64
 LONGEST_TIME_TO_LIVE: Final = 0xFFFF
 """Seconds a relay may hold a packet."""
 
+REGISTER_WITHIN: Final = 5
+"""Seconds a node has to register with a relay."""
+PING_AFTER: Final = 10
+"""Seconds of silence on a link after which either end pings."""
+LINK_GONE_AFTER: Final = 25
+"""Seconds of silence on a link after which either end gives it up."""
+
 PENDING_HANDSHAKES: Final = 256
 """Strangers' handshakes that wait for their last message."""
 PENDING_PER_PATH: Final = 4

@@ -25,7 +25,6 @@ from autonomy_trio.wire.constants import (
     BOOT_BYTES,
     CONFIRM_SPACING,
     DATA,
-    HANDSHAKE_LIFE,
     PEERS,
     REJECT,
     XX1,
@@ -110,10 +109,16 @@ class Endpoint:
             self._roster.open(state, ticks)
         self._roster.timers.set(state)
 
-    def is_ready(self, peer: bytes) -> bool:
-        """Tell whether a confirmed session stands to send on."""
+    def is_ready(self, peer: bytes, now: float, ticks: float) -> bool:
+        """Tell whether a confirmed session stands to send on, with a peer that was heard in the last 15 s.
+
+        Args:
+            peer: its identifier.
+            now: Unix seconds.
+            ticks: monotonic seconds.
+        """
         state = self._roster.get(peer)
-        return state is not None and state.current is not None
+        return state is not None and state.usable(now, ticks) is not None
 
     def send(self, peer: bytes, entries: Sequence[Entry], now: float, ticks: float) -> None:
         """Seal one envelope.
@@ -125,7 +130,7 @@ class Endpoint:
             ticks: monotonic seconds.
 
         Raises:
-            NotDelivered: no session stands to send on; `connect` first. Nothing was sent.
+            NotDelivered: no session stands to send on, or the peer is silent; `connect` first. Nothing was sent.
             MessageError: the entries are too large for one envelope. Nothing was sent.
         """
         state = self._roster.get(peer)
@@ -210,7 +215,7 @@ class Endpoint:
             self._roster.pending.check_room(path)
             index = self._roster.new_index()
             handshake = Responder(self._own, first, index, now)
-            pending = Pending(handshake, index, packet, path, ticks + HANDSHAKE_LIFE)
+            pending = Pending(handshake, index, packet, path, ticks)
             self._roster.pending.add(pending)
         self._events.append(Transmit(path, None, pending.handshake.packet))
 
@@ -226,7 +231,7 @@ class Endpoint:
             except HandshakeFailed as error:
                 opening.trouble = error.why
                 raise
-            self._roster.channels.add(opening.become(Channel(session, path, ticks), packet, third))
+            self._roster.channels.add(opening.become(Channel(session, path, ticks, ticks), packet, third))
             self._roster.timers.set(state)
         elif packet != opening.second:
             raise ProtocolError("another answer to a handshake that was answered")
@@ -244,9 +249,9 @@ class Endpoint:
         if self._roster.get(identifier) is None and len(self._roster) >= PEERS:
             raise HandshakeFailed(f"{PEERS} peers have sessions, and there is no room for another")
         state = self._roster.get_or_add(identifier)
-        channel = Channel(session, path, ticks, third=digest("h-body", packet))
-        self._roster.channels.add(channel)
+        channel = Channel(session, path, ticks, pending.began, digest("h-body", packet))
         self._roster.confirm(state, channel, session.remote.presentations, ticks)
+        self._roster.channels.add(channel)
         self._roster.greet(state, channel, ticks)
         self._roster.timers.set(state)
 
@@ -274,7 +279,7 @@ class Endpoint:
             if state.opening is not None and state.opening.channel is channel:
                 entries = self._confirm(state, channel, entries, ticks)
         except ProtocolError as error:
-            self._roster.end(state, channel, str(error))
+            self._roster.end(state, channel, str(error), ticks)
             raise
         if is_highest:
             channel.path = path
@@ -312,7 +317,7 @@ class Endpoint:
             state.is_used = True
             self._events.append(Received(state.identifier, tuple(kept), is_late))
         if closing is not None:
-            self._roster.end(state, channel if is_late else None, f"the peer closed: {closing.reason}")
+            self._roster.end(state, channel if is_late else None, f"the peer closed: {closing.reason}", ticks)
         else:
             self._roster.timers.set(state)
 

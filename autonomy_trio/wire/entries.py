@@ -137,7 +137,7 @@ def entry_size(entry: Entry) -> int:
             return _FRAMING_BYTES
         case Presentations():
             return _FRAMING_BYTES + sum(_FRAMING_BYTES + len(encoded) for encoded in entry.presentations)
-        case Close():
+        case _:
             return _FRAMING_BYTES + _UTF8_BYTES * len(entry.reason)
 
 

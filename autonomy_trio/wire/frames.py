@@ -19,8 +19,11 @@ from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import (
     BUNDLE_BYTES,
     CODE_CHARACTERS,
+    LINK_GONE_AFTER,
     LONGEST_TIME_TO_LIVE,
     PACKET_BYTES,
+    PING_AFTER,
+    REGISTER_WITHIN,
     RELAY_ISSUERS,
     RELAY_MESSAGE_BYTES,
     SIGNATURE_BYTES,
@@ -40,14 +43,14 @@ class RelayLimits(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
 
     message: Number = RELAY_MESSAGE_BYTES
     packet: Number = PACKET_BYTES
-    register_within: Number = 5
+    register_within: Number = REGISTER_WITHIN
 
 
 class Parameters(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What a node must keep to: seconds of silence after which it pings, and after which the relay gives it up."""
 
-    ping_after: Number = 10
-    gone_after: Number = 25
+    ping_after: Number = PING_AFTER
+    gone_after: Number = LINK_GONE_AFTER
 
 
 class Hello(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):

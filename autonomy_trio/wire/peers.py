@@ -36,6 +36,7 @@ class Channel:
         session: the session.
         path: where packets to the peer go: where its highest counter came from.
         born: when the handshake made it.
+        began: when the peer's process was surely alive: XX1 had come from it, or XX2.
         third: the hash of the XX3 that made it, where the peer began, until the peer is known to have its answer.
         answered: when XX3 was answered last.
     """
@@ -43,6 +44,7 @@ class Channel:
     session: Session
     path: Hashable
     born: float
+    began: float
     third: bytes | None = None
     answered: float = -inf
 
@@ -111,6 +113,7 @@ class Peer:
         channels: the confirmed sessions, in the order they were confirmed.
         current: the one to send on: the last confirmed, until it stops sending.
         boot: the boot that the sessions are with; None while there are none.
+        began: the latest `Channel.began` of its sessions.
         presentations: the credentials it showed last.
         highest: the highest counter received since its boot, over all sessions.
         heard: when it was heard last.
@@ -128,6 +131,7 @@ class Peer:
     channels: list[Channel] = field(factory=list[Channel])
     current: Channel | None = None
     boot: bytes | None = None
+    began: float = -inf
     presentations: tuple[bytes, ...] = ()
     highest: int = -1
     heard: float = -inf
@@ -140,11 +144,18 @@ class Peer:
     scheduled: float = NEVER
 
     def usable(self, now: float, ticks: float) -> Channel | None:
-        """Return the session to send on, unless it or the peer's attestation is over."""
+        """Return the session to send messages on; once it or the peer's attestation is over, it is so no more.
+
+        None too while the peer is silent: whether it still knows the session is asked first, by a handshake.
+        """
         channel = self.current
-        if channel is None or ticks >= channel.stops_sending_at or now >= channel.session.remote.bundle.expires:
-            return None
-        return channel
+        if channel and (ticks >= channel.stops_sending_at or now >= channel.session.remote.bundle.expires):
+            self.current = None
+        return None if self.is_silent(ticks) else self.current
+
+    def is_silent(self, ticks: float) -> bool:
+        """Tell whether the peer was not heard for so long that it may have forgotten the session."""
+        return ticks >= self.heard + HANDSHAKE_AFTER
 
     def keepalive_at(self) -> float:
         """When an empty packet is due: something is owed or expected, and nothing was said for a while."""

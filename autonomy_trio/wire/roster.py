@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
+from autonomy_trio.errors import ProtocolError
 from autonomy_trio.wire.constants import (
     GONE_AFTER,
     HANDSHAKE_REPEAT,
@@ -113,9 +114,16 @@ class Roster:
         self.open(peer, ticks)
 
     def confirm(self, peer: Peer, channel: Channel, presentations: tuple[bytes, ...], ticks: float) -> None:
-        """Make a session that receives the one to send on, now that both sides are known to have it."""
+        """Make a session the one to send on, now that both sides are known to have it.
+
+        Raises:
+            ProtocolError: the end of its handshake was held back until the peer's process had been followed by
+                another. Of two processes the later is the one whose handshake began later: each was alive then.
+        """
         remote = channel.session.remote
         restarted = peer.boot not in (None, remote.boot)
+        if restarted and channel.began < peer.began:
+            raise ProtocolError("a handshake with a process of the peer that another has followed")
         if restarted:
             self._drop_channels(peer)
             peer.highest = -1
@@ -124,6 +132,7 @@ class Roster:
             del self.openings[peer.opening.index]
             peer.opening = None
         peer.boot = remote.boot
+        peer.began = max(peer.began, channel.began)
         peer.presentations = presentations
         peer.channels.append(channel)
         if len(peer.channels) > SESSIONS_PER_PEER:
@@ -168,28 +177,18 @@ class Roster:
         self._drop_channels(peer)
         del self._peers[peer.identifier]
 
-    def end(self, peer: Peer, channel: Channel | None, reason: str) -> None:
-        """End one session with a peer, confirmed or not, or all that are confirmed."""
+    def end(self, peer: Peer, channel: Channel | None, reason: str, ticks: float) -> None:
+        """End one session with a peer, confirmed or not, or all that are confirmed; the peer is gone with the last."""
         if channel is None:
             self._drop_channels(peer)
         elif peer.opening is not None and peer.opening.channel is channel:
             peer.opening.trouble = reason
-            self._give_up(peer, peer.opening)
+            self._give_up(peer, peer.opening, ticks)
         else:
             self._drop_channel(peer, channel)
-        self.settle(peer, reason)
-
-    def settle(self, peer: Peer, reason: str) -> None:
-        """Set a peer's timer; one without sessions is gone, and one with nothing at all is forgotten."""
-        if not peer.channels and peer.boot is not None:
-            peer.boot = None
-            peer.highest = -1
-            peer.owed_since = peer.unanswered_since = NEVER
-            self._events.append(PeerGone(peer.identifier, reason))
-        if peer.channels or peer.opening is not None:
-            self.timers.set(peer)
-        else:
-            del self._peers[peer.identifier]
+        if not peer.channels:
+            self._part(peer, reason)
+        self._settle(peer)
 
     def check(self, identifier: bytes, ticks: float) -> None:
         """Do what is due for a peer whose timer came."""
@@ -197,12 +196,11 @@ class Roster:
         if peer is None:
             return
         peer.scheduled = NEVER
-        reason = "the session ended"
         if peer.opening is not None:
             self._check_opening(peer, peer.opening, ticks)
         if ticks >= peer.gone_at():
-            reason = f"nothing was heard for {GONE_AFTER:.0f} s"
             self._drop_channels(peer)
+            self._part(peer, f"nothing was heard for {GONE_AFTER:.0f} s")
         for channel in [channel for channel in peer.channels if ticks >= channel.ends_at]:
             self._drop_channel(peer, channel)
         if peer.current is not None and ticks >= peer.current.stops_sending_at:
@@ -211,18 +209,36 @@ class Roster:
             self.reopen(peer, ticks)
         if peer.current is not None and ticks >= peer.keepalive_at():
             self.seal(peer, peer.current, (), ticks)
-        self.settle(peer, reason)
+        self._settle(peer)
+
+    def _settle(self, peer: Peer) -> None:
+        """Set a peer's timer, or forget a peer with which there is nothing any more.
+
+        A peer whose last session ended of age is not gone while a handshake runs that may follow on it.
+        """
+        if peer.channels or peer.opening is not None:
+            self.timers.set(peer)
+        else:
+            self._part(peer, "the session ended")
+            del self._peers[peer.identifier]
+
+    def _part(self, peer: Peer, reason: str) -> None:
+        if peer.boot is not None:
+            peer.boot = None
+            peer.highest = -1
+            peer.owed_since = peer.unanswered_since = NEVER
+            self._events.append(PeerGone(peer.identifier, reason))
 
     def _check_opening(self, peer: Peer, opening: Opening, ticks: float) -> None:
         if ticks >= opening.gives_up_at:
-            self._give_up(peer, opening)
+            self._give_up(peer, opening, ticks)
         elif ticks >= opening.repeats_at:
             opening.repeats_at = ticks + HANDSHAKE_REPEAT
             self._events.append(Transmit(opening.path, peer.identifier, opening.packet))
 
-    def _give_up(self, peer: Peer, opening: Opening) -> None:
+    def _give_up(self, peer: Peer, opening: Opening, ticks: float) -> None:
         self._drop_opening(peer)
-        if peer.current is None:
+        if peer.current is None or peer.is_silent(ticks):
             self._events.append(GaveUp(peer.identifier, opening.trouble))
 
     def _drop_opening(self, peer: Peer) -> None:

@@ -8,7 +8,7 @@ from typing import final
 from attrs import define
 
 from autonomy_trio.errors import HandshakeFailed
-from autonomy_trio.wire.constants import PENDING_HANDSHAKES, PENDING_PER_PATH
+from autonomy_trio.wire.constants import HANDSHAKE_LIFE, PENDING_HANDSHAKES, PENDING_PER_PATH
 from autonomy_trio.wire.handshake import Responder
 from autonomy_trio.wire.peers import NEVER, Channel, Peer
 
@@ -23,14 +23,19 @@ class Pending:
         index: the index it was given.
         first: the XX1 that began it, whole: the same one again gets the same answer.
         path: where it came from.
-        expires_at: when it is forgotten.
+        began: when XX1 came.
     """
 
     handshake: Responder
     index: int
     first: bytes
     path: Hashable
-    expires_at: float
+    began: float
+
+    @property
+    def expires_at(self) -> float:
+        """When it is forgotten."""
+        return self.began + HANDSHAKE_LIFE
 
 
 @final

@@ -352,3 +352,23 @@ def test_a_vault_says_whose_it_is_and_where(home: Path) -> None:
     with Vault.open(home) as vault:
         assert repr(vault) == f"<Vault of I{vault.identifier.hex()} in {home}>"
     assert repr(Vault.in_memory()).endswith(" in memory>")
+
+
+def test_a_home_in_use_can_be_read_and_signed_with_beside_its_node(home: Path) -> None:
+    with Vault.open(home) as node, Vault.open_beside(home) as beside:
+        assert beside.identifier == node.identifier
+        signature = beside.sign_as_identity("credential", b"what is signed")
+        assert verify(node.history.key, "credential", b"what is signed", signature)
+    Vault.open(home).close()
+
+
+def test_opened_beside_nobody_an_identity_is_born_and_the_home_locked(home: Path) -> None:
+    with Vault.open_beside(home), pytest.raises(VaultError, match="in use already"):
+        Vault.open(home)
+
+
+def test_opened_beside_a_node_the_modes_still_count(home: Path) -> None:
+    Vault.open(home).close()
+    (home / "vault").chmod(0o644)
+    with pytest.raises(VaultError, match="chmod 600"):
+        Vault.open_beside(home)

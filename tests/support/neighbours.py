@@ -1,0 +1,84 @@
+"""A relay's neighbours in memory, which speak its frames by hand."""
+
+from collections import deque
+from typing import Final
+
+import attrs
+import trio
+
+from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.memory import open_memory_links
+from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.frames import (
+    Frame,
+    Send,
+    decode_frame,
+    encode_frame,
+    join_frames,
+    make_register,
+    split_frames,
+    verify_hello,
+    verify_welcome,
+)
+
+NOW: Final = 1_800_000_000.0
+NONCE: Final = bytes(range(32))
+
+
+@attrs.define(eq=False)
+class Neighbour:
+    """What is registered with a relay, and says and hears what a test wants."""
+
+    link: Link
+    vault: Vault
+    _heard: deque[Frame] = attrs.field(factory=deque)
+
+    @property
+    def id(self) -> bytes:
+        return self.vault.identifier
+
+    async def register(self) -> None:
+        hello = (await self.link.receive())[4:]
+        _, relay = verify_hello(hello, NOW)
+        register = make_register(self.vault, hello, (), NONCE, NOW)
+        await self.link.send(join_frames([register]))
+        verify_welcome((await self.link.receive())[4:], hello, register, relay)
+
+    async def say(self, *frames: Frame) -> None:
+        await self.link.send(join_frames(map(encode_frame, frames)))
+
+    async def send(self, destination: bytes, *packets: bytes) -> None:
+        await self.say(*(Send(destination, 0, 30, packet) for packet in packets))
+
+    async def hear(self) -> Frame:
+        while not self._heard:
+            self._heard.extend(map(decode_frame, split_frames(await self.link.receive())))
+        return self._heard.popleft()
+
+
+@attrs.define(eq=False)
+class Neighbourhood:
+    """A relay and what is linked with it in memory."""
+
+    relay: Relay
+    nursery: trio.Nursery
+
+    def link(self, address: str = "10.0.0.1") -> Link:
+        """Connect; whoever serves the other end has closed it when it is done."""
+        mine, theirs = open_memory_links()
+        theirs = attrs.evolve(theirs, remote=address)
+
+        async def serve() -> None:
+            try:
+                await self.relay.serve_link(theirs)
+            finally:
+                await theirs.aclose()
+
+        self.nursery.start_soon(serve)
+        return mine
+
+    async def neighbour(self, vault: Vault | None = None) -> Neighbour:
+        neighbour = Neighbour(self.link(), vault or Vault.in_memory())
+        await neighbour.register()
+        return neighbour

@@ -1,0 +1,214 @@
+"""A network in memory, in virtual time: relays, the links to them, and everything that travels."""
+
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import attrs
+import trio
+from attrs import field, frozen
+
+from autonomy_trio import Context, Mailbox, Node, Request, agent, on, open_node
+from autonomy_trio.errors import RelayUnreachable
+from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.memory import MemoryLink, open_memory_links
+from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.frames import Deliver, Send, decode_frame, encode_frame, join_frames, split_frames
+
+EPOCH = 1_750_000_000.0
+
+
+def virtual_now() -> float:
+    return EPOCH + trio.current_time()
+
+
+@attrs.define(eq=False)
+class TappedLink:
+    """A node's end of a link, which keeps what it receives and can be made to lose or delay what it sends."""
+
+    link: MemoryLink
+    net: "Net"
+    remote: str = "memory"
+
+    async def send(self, message: bytes) -> None:
+        self.net.sent.append(message)
+        frames = [frame for frame in split_frames(message) if not self.net.loses(decode_frame(frame))]
+        if frames:
+            await self.link.send(join_frames(frames))
+
+    async def receive(self) -> bytes:
+        message = await self.link.receive()
+        self.net.received.append(message)
+        return message
+
+    async def aclose(self) -> None:
+        await self.link.aclose()
+
+
+@attrs.define(eq=False)
+class Net:
+    """One relay in memory, which can be killed and started again."""
+
+    nursery: trio.Nursery
+    relay: Relay | None = None
+    killed: trio.Event = attrs.field(factory=trio.Event)
+    sent: list[bytes] = attrs.field(factory=list[bytes])
+    received: list[bytes] = attrs.field(factory=list[bytes])
+    loses: Callable[[Any], bool] = lambda _: False
+    url: str = "ws://memory:1"
+
+    def start_relay(self) -> None:
+        self.relay = Relay(Vault.in_memory(), now=virtual_now)
+        self.killed = trio.Event()
+
+    def kill_relay(self) -> None:
+        self.relay = None
+        self.killed.set()
+
+    async def connect(self, url: str, nursery: trio.Nursery) -> Link:
+        await trio.lowlevel.checkpoint()
+        if self.relay is None:
+            raise RelayUnreachable(f"{url} cannot be reached")
+        near, far = open_memory_links()
+        self.nursery.start_soon(self._serve, self.relay, far)
+        return TappedLink(near, self)
+
+    async def _serve(self, relay: Relay, link: MemoryLink) -> None:
+        killed = self.killed
+        async with trio.open_nursery() as nursery:
+
+            async def kill() -> None:
+                await killed.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(kill)
+            await relay.serve_link(link)
+            nursery.cancel_scope.cancel()
+        await link.aclose()
+
+    @asynccontextmanager
+    async def node(self, agents: Any = (), **options: Any) -> AsyncGenerator[Node]:
+        options = {"relay": self.url, "now": virtual_now, "connect": self.connect, **options}
+        async with open_node(agents, **options) as node:
+            yield node
+
+    def packets(self, kind: int) -> int:
+        """How many packets of a kind were sent into the network."""
+        sends = [frame for message in self.sent for frame in map(decode_frame, split_frames(message))]
+        return sum(frame.packet[1] == kind for frame in sends if isinstance(frame, Send))
+
+    def delivered(self) -> list[bytes]:
+        """Every packet that reached a node."""
+        frames = [frame for message in self.received for frame in map(decode_frame, split_frames(message))]
+        return [frame.packet for frame in frames if isinstance(frame, Deliver)]
+
+
+@asynccontextmanager
+async def open_net() -> AsyncGenerator[Net]:
+    async with trio.open_nursery() as nursery:
+        net = Net(nursery)
+        net.start_relay()
+        yield net
+        nursery.cancel_scope.cancel()
+
+
+@frozen
+class Total:
+    value: int
+
+
+@frozen
+class Add(Request[Total]):
+    amount: int
+
+
+@frozen
+class Reset:
+    pass
+
+
+@frozen
+class Secret(Request[int]):
+    pass
+
+
+@frozen
+class Hold(Request[float]):
+    seconds: float
+
+
+@frozen
+class Fail(Request[None]):
+    text: str
+
+
+@frozen
+class Note:
+    text: str
+
+
+@frozen
+class Notes(Request[list[str]]):
+    pass
+
+
+@agent(mailbox=Mailbox(8))
+class Counter:
+    total: int = 0
+    cancelled: int = 0
+    notes: list[str] = field(factory=list[str])
+
+    @on(Add, allow='principal.team == "payments" && context.message.amount <= 100')
+    async def add(self, message: Add, context: Context) -> Total:
+        self.total += message.amount
+        assert not context.sender.is_local
+        assert context.sender.attributes == {"team": "payments"}
+        return Total(self.total)
+
+    @on(Secret)
+    async def secret(self, message: Secret) -> int:
+        return 42
+
+    @on(Hold, allow='principal.team == "payments"')
+    async def hold(self, message: Hold, context: Context) -> float:
+        remaining = context.deadline - trio.current_time()
+        try:
+            await trio.sleep(message.seconds)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        return remaining
+
+    @on(Fail, allow='principal.team == "payments"')
+    async def fail(self, message: Fail) -> None:
+        raise ValueError(message.text)
+
+    @on(Note, allow='principal.team == "payments"')
+    def note(self, message: Note) -> None:
+        self.notes.append(message.text)
+
+    @on(Notes, allow='principal.team == "payments"')
+    def read(self, message: Notes) -> list[str]:
+        return list(self.notes)
+
+
+@attrs.frozen
+class World:
+    """A counter on one node, and two nodes that may ask it: alice is in the payments team, bob is not."""
+
+    net: Net
+    server: Node
+    alice: Node
+    bob: Node
+
+    @property
+    def address(self) -> str:
+        return self.server.address("counter")
+
+
+@asynccontextmanager
+async def open_world() -> AsyncGenerator[World]:
+    async with open_net() as net, net.node([Counter]) as server, net.node() as alice, net.node() as bob:
+        alice.add_credential(server.issue(alice.identifier, team="payments"))
+        yield World(net, server, alice, bob)

@@ -1,0 +1,178 @@
+from collections import deque
+
+import msgspec
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from autonomy_trio.errors import MessageError, ProtocolError
+from autonomy_trio.wire.constants import (
+    BATCH_BYTES,
+    BATCH_ENTRIES,
+    LARGEST_NUMBER,
+    MESSAGE_BYTES,
+    PRESENTATIONS,
+    PRESENTATIONS_BYTES,
+)
+from autonomy_trio.wire.entries import (
+    Ask,
+    Cancel,
+    Close,
+    Entry,
+    Error,
+    Presentations,
+    Reply,
+    Tell,
+    check_size,
+    decode_entries,
+    encode_entries,
+    entry_size,
+    next_batch,
+    shown_presentations,
+)
+
+numbers = st.integers(0, LARGEST_NUMBER)
+names = st.text(max_size=255)
+payloads = st.binary(max_size=500)
+entries: st.SearchStrategy[Entry] = st.one_of(
+    st.builds(Tell, names, names, payloads),
+    st.builds(Ask, numbers, names, names, payloads, st.none() | numbers),
+    st.builds(Reply, numbers, payloads),
+    st.builds(Error, numbers, st.text(max_size=64), st.text(max_size=1024)),
+    st.builds(Cancel, numbers),
+    st.builds(Presentations, st.lists(payloads, max_size=16).map(tuple)),
+    st.builds(Close, st.text(max_size=1024)),
+)
+
+ONE_OF_EACH: list[Entry] = [
+    Tell("agent", "Message", b"payload"),
+    Ask(1, "agent", "Message", b"payload", 2000),
+    Reply(1, b"payload"),
+    Error(1, "denied", "denied"),
+    Cancel(1),
+    Presentations((b"one", b"two")),
+    Close("done"),
+]
+
+
+@given(st.lists(entries, max_size=20))
+def test_entries_decode_as_encoded(batch: list[Entry]) -> None:
+    assert decode_entries(encode_entries(batch)) == batch
+
+
+@given(entries)
+def test_size_is_a_bound(entry: Entry) -> None:
+    assert len(encode_entries([entry])) <= entry_size(entry)
+
+
+def test_kinds_are_integers_first() -> None:
+    raw = msgspec.msgpack.decode(encode_entries(ONE_OF_EACH))
+    assert [entry[0] for entry in raw] == [1, 2, 3, 4, 5, 6, 7]
+    assert raw[1] == [2, 1, "agent", "Message", b"payload", 2000]
+
+
+@pytest.mark.parametrize(
+    "raw",
+    [
+        {},
+        None,
+        [[8]],
+        [[0, "a", "b", b""]],
+        [["1", "a", "b", b""]],
+        [[True, "a", "b", b""]],
+        [[1, "a", "b"]],
+        [[1, "a", "b", b"", None]],
+        [[1, b"a", "b", b""]],
+        [[1, "a", "b", "text"]],
+        [[1, "a" * 256, "b", b""]],
+        [[1, "a", "b" * 256, b""]],
+        [[1, "a", "b", bytes(MESSAGE_BYTES + 1)]],
+        [[2, -1, "a", "b", b"", None]],
+        [[2, 2**63, "a", "b", b"", None]],
+        [[2, "5", "a", "b", b"", None]],
+        [[2, True, "a", "b", b"", None]],
+        [[2, 5.0, "a", "b", b"", None]],
+        [[2, 5, "a", "b", b"", -1]],
+        [[4, 1, "c" * 65, "text"]],
+        [[4, 1, "code", "t" * 1025]],
+        [[5, None]],
+        [[6, [b""] * 17]],
+        [[6, [bytes(PRESENTATIONS_BYTES + 1)]]],
+        [[7, "r" * 1025]],
+        [[5, 1]] * (BATCH_ENTRIES + 2),
+    ],
+)
+def test_what_the_types_do_not_say_is_refused(raw: object) -> None:
+    with pytest.raises(ProtocolError):
+        decode_entries(msgspec.msgpack.encode(raw))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"\x90\x90", b"\x91\x92\x07\xa1\xff", b"\xdd\xff\xff\xff\xff", b"\x91" * 100_000, b"\x91\x92\x05\xc1"],
+)
+def test_malformed_bodies_are_refused(body: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        decode_entries(body)
+
+
+@given(st.binary(max_size=300))
+def test_random_bytes_are_entries_or_refused(body: bytes) -> None:
+    try:
+        decode_entries(body)
+    except ProtocolError:
+        return
+
+
+@given(st.lists(entries, min_size=1, max_size=4), st.data())
+def test_damaged_entries_are_entries_or_refused(batch: list[Entry], data: st.DataObject) -> None:
+    body = bytearray(encode_entries(batch))
+    body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        decode_entries(bytes(body))
+    except ProtocolError:
+        return
+
+
+def test_a_batch_has_at_most_256_entries() -> None:
+    waiting: deque[Entry] = deque(Cancel(number) for number in range(300))
+    assert next_batch(waiting) == [Cancel(number) for number in range(256)]
+    assert next_batch(waiting) == [Cancel(number) for number in range(256, 300)]
+    assert next_batch(waiting) == []
+
+
+def test_a_batch_has_at_most_64_kib_and_a_large_message_travels_alone() -> None:
+    small, large = Tell("a", "M", bytes(20_000)), Tell("a", "M", bytes(120_000))
+    waiting: deque[Entry] = deque([small, small, small, small, large, small])
+    assert next_batch(waiting) == [small, small, small]
+    assert next_batch(waiting) == [small]
+    assert next_batch(waiting) == [large]
+    assert next_batch(waiting) == [small]
+
+
+@given(st.lists(st.integers(0, 70_000), max_size=30))
+def test_batches_keep_order_and_bounds(sizes: list[int]) -> None:
+    sent: list[Entry] = [Reply(number, bytes(size)) for number, size in enumerate(sizes)]
+    waiting, received = deque(sent), list[Entry]()
+    while waiting:
+        batch = next_batch(waiting)
+        assert 1 <= len(batch) <= BATCH_ENTRIES
+        assert len(batch) == 1 or len(encode_entries(batch)) <= BATCH_BYTES
+        received += batch
+    assert received == sent
+
+
+def test_an_entry_that_no_envelope_can_carry_is_refused_and_stays() -> None:
+    waiting: deque[Entry] = deque([Tell("a", "M", bytes(MESSAGE_BYTES))])
+    with pytest.raises(MessageError, match="a tell of 131"):
+        next_batch(waiting)
+    assert len(waiting) == 1
+    check_size(Tell("a", "M", bytes(MESSAGE_BYTES - 100)))
+
+
+def test_credentials_that_fit_are_shown_in_their_order() -> None:
+    assert shown_presentations([b"a", b"b"]) == Presentations((b"a", b"b"))
+    assert len(shown_presentations([b"x"] * 20).presentations) == PRESENTATIONS
+    large = bytes(PRESENTATIONS_BYTES)
+    assert shown_presentations([b"first", large, b"third"]) == Presentations((b"first", b"third"))
+    assert shown_presentations([large]) == Presentations((large,))
