@@ -1,7 +1,7 @@
 """What stands between the wire and the mailboxes: who the sender is, what it can prove, and whether it may.
 
-The order is the promise: recipient, attribute part of the policy, decoding, message part of the policy, mailbox. A message that
-is denied takes no mailbox slot, wakes no agent, and is not decoded unless the policy asks for what it says.
+The order is the promise: recipient, attribute part of the policy, decoding, message part of the policy, mailbox. A
+message that is denied takes no mailbox slot, wakes no agent, and is not decoded unless the policy asks for what it says.
 
 A sender that nothing is open to learns nothing: whatever it sends is answered with the same `Denied`.
 """
@@ -18,8 +18,16 @@ from autonomy_trio.actors.dead_letters import DeadLetter, Reason
 from autonomy_trio.actors.declare import Handler, Spec
 from autonomy_trio.actors.delivery import Delivery, Sender
 from autonomy_trio.actors.runtime import Runtime
-from autonomy_trio.errors import CredentialError, DeliveryError, Denied, MessageError, NotDelivered, NotHandled, Overloaded
-from autonomy_trio.fabric.peers import Peer
+from autonomy_trio.errors import (
+    CredentialError,
+    DeliveryError,
+    Denied,
+    MessageError,
+    NotDelivered,
+    NotHandled,
+    Overloaded,
+)
+from autonomy_trio.fabric.peer import Answer, Peer
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.messages import decode_payload
 from autonomy_trio.trust.anchors import Anchors, proven_attributes
@@ -85,8 +93,6 @@ class Admission:
     anchors: Anchors
     now: Callable[[], float]
     """Unix seconds."""
-    answer: Callable[[Peer, int, outcome.Outcome[Any]], None]
-    """Sends the outcome of an ask that was admitted to its asker."""
     decoded: int = 0
     """Payloads that were decoded."""
     _tables: dict[Spec, WireTable] = attrs.field(factory=dict[Spec, WireTable])
@@ -131,8 +137,14 @@ class Admission:
                 _log.warning("credential not accepted", node=peer.name, why=str(error))
         peer.proof = _prove(peer.name, credentials)
 
-    def admit(self, peer: Peer, entry: Tell | Ask, *, late: bool) -> Delivery | DeliveryError | None:
+    def admit(self, peer: Peer, entry: Tell | Ask, answer: Answer, *, late: bool) -> Delivery | DeliveryError | None:
         """Judge one message, and queue it if it may pass.
+
+        Args:
+            peer: the node it comes from.
+            entry: the message.
+            answer: takes the outcome of an ask that was queued.
+            late: whether a later message of that node came before it.
 
         Returns:
             the delivery of an ask that waits for its handler now; what an asker is told if the message may not pass;
@@ -143,14 +155,14 @@ class Admission:
         if self.now() >= proof.principal.expires:
             proof = peer.proof = _prove(peer.name, [each for each in proof.credentials if each.expires > self.now()])
         try:
-            return self._queue(peer, entry, proof, late=late)
+            return self._queue(entry, proof, answer, late=late)
         except _Refused as refused:
             recipient, message = printable(entry.recipient), printable(entry.name)
             letter = DeadLetter(recipient, message, peer.name, refused.reason, refused.why)
             self.runtime.dead_letters.add(letter)
             return refused.error
 
-    def _queue(self, peer: Peer, entry: Tell | Ask, proof: Proof, *, late: bool) -> Delivery | None:
+    def _queue(self, entry: Tell | Ask, proof: Proof, answer: Answer, *, late: bool) -> Delivery | None:
         if late:
             raise _Refused("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
@@ -166,7 +178,7 @@ class Admission:
             )
             if not decision.allowed:
                 raise _Refused("denied", Denied(), decision.reason)
-        return self._deliver(peer, entry, cell, message, proof)
+        return self._deliver(entry, cell, message, proof, answer)
 
     def _find(self, entry: Tell | Ask, proof: Proof) -> tuple[Cell, type]:
         cell = self.runtime.find(entry.recipient)
@@ -195,10 +207,10 @@ class Admission:
         except MessageError as error:
             raise _Refused("malformed", NotHandled(f"the message does not fit: {error}"), str(error)) from None
 
-    def _deliver(self, peer: Peer, entry: Tell | Ask, cell: Cell, message: object, proof: Proof) -> Delivery | None:
+    def _deliver(self, entry: Tell | Ask, cell: Cell, message: object, proof: Proof, answer: Answer) -> Delivery | None:
         if isinstance(entry, Ask):
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
-            reply = RemoteReply(lambda result: self.answer(peer, entry.request, result))
+            reply = RemoteReply(answer)
             delivery = Delivery(message, proof.sender, reply, trio.current_time() + remaining)
         else:
             delivery = Delivery(message, proof.sender)
@@ -224,7 +236,7 @@ class RemoteReply:
 
 
 @attrs.define
-class _Refused(Exception):  # noqa: N818 - not an error of the user's: carries a verdict out of nested calls
+class _Refused(Exception):
     reason: Reason
     error: DeliveryError
     why: str = ""

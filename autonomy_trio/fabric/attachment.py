@@ -130,7 +130,6 @@ class Attachment:
                 link = await self._connect(self.relay.url, nursery)
                 try:
                     parameters = await self._register(link)
-                    self._outbox = Outbox(OUTBOX_BYTES)
                     self.is_attached = True
                     self.times_attached += 1
                     if self.times_attached == 1:

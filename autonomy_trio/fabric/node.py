@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, TypeVar, cast, final
 
 import attrs
 import trio
@@ -15,10 +15,11 @@ from autonomy_trio.actors.dead_letters import DeadLetters, Reason
 from autonomy_trio.actors.declare import Spec, spec_of
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.runtime import Runtime, open_runtime
-from autonomy_trio.errors import AutonomyError, ConfigurationError, NotDelivered, UsageError
+from autonomy_trio.errors import AutonomyError, UsageError
 from autonomy_trio.fabric.addresses import Address, ListenAddress, RelayAddress, is_address
 from autonomy_trio.fabric.admission import Admission, compile_policies
-from autonomy_trio.fabric.attachment import Attachment, Connect
+from autonomy_trio.fabric.attachment import Connect
+from autonomy_trio.fabric.attachments import Attachments
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.relay import Relay
@@ -26,7 +27,6 @@ from autonomy_trio.fabric.routes import RemoteRoute
 from autonomy_trio.fabric.websocket import connect as websocket_connect
 from autonomy_trio.fabric.websocket import listen as websocket_listen
 from autonomy_trio.groups import single_error
-from autonomy_trio.logs import get_log
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.attributes import AttributeValue
 from autonomy_trio.trust.credentials import issue, to_text
@@ -41,10 +41,6 @@ A = TypeVar("A")
 ANCHORS_FILE: Final = "anchors.toml"
 """The file of a home that lists the authorities it trusts."""
 
-MOST_RELAYS: Final = 16
-"""Relays a node attaches to, those in the addresses it is given among them."""
-
-_log = get_log()
 _current: contextvars.ContextVar["Node"] = contextvars.ContextVar("autonomy_trio_node")
 
 
@@ -81,13 +77,11 @@ class Node:
 
     _runtime: Runtime
     _vault: Vault
-    _nursery: trio.Nursery
     _admission: Admission
     _peers: Peers
+    _attachments: Attachments
     _wallet: Wallet
     _now: Callable[[], float]
-    _connect: Connect
-    _attachments: dict[str, Attachment] = attrs.field(factory=dict[str, Attachment])
 
     def __repr__(self) -> str:
         return f"<Node {self.identifier}>"
@@ -110,7 +104,7 @@ class Node:
     @property
     def relays(self) -> Sequence[str]:
         """The URLs of the relays this node attaches to, the first one first."""
-        return tuple(self._attachments)
+        return [relay.url for relay in self._attachments.relays()]
 
     def spawn(self, factory: Callable[[], A], name: str | None = None) -> AgentRef[A]:
         """Start an agent: cheap, and without waiting.
@@ -149,15 +143,14 @@ class Node:
         address = Address.parse(target)
         if address.node == self._vault.identifier:
             return self._runtime.ref(address.agent)
-        if address.relay is None and not self._attachments:
+        if address.relay is None and not self._attachments.relays():
             msg = f"{target} names no relay, and this node has none: put ws://HOST:PORT/ in front of it"
             raise UsageError(msg)
-        return AgentRef(RemoteRoute(address, self._peers, self._runtime, self._attach_in_background))
+        return AgentRef(RemoteRoute(address, self._peers, self._runtime, self._attachments.attach_soon))
 
     def address(self, name: str) -> str:
         """Return what an agent of this node is called elsewhere, with a relay in front where this node has one."""
-        relay = next(iter(self._attachments.values())).relay if self._attachments else None
-        return str(Address(self._vault.identifier, name, relay))
+        return str(Address(self._vault.identifier, name, next(iter(self._attachments.relays()), None)))
 
     def issue(self, subject: str, /, *, validity: int = 3600, **attributes: AttributeValue) -> str:
         """Issue a credential: this node says, as an authority, what is true of another identity.
@@ -202,7 +195,7 @@ class Node:
             peers=len(self._peers),
             lost=self._peers.lost,
             dropped=self._peers.dropped,
-            relays=sum(attachment.is_attached for attachment in self._attachments.values()),
+            relays=self._attachments.count_attached(),
         )
 
     async def serve_forever(self) -> None:
@@ -219,8 +212,7 @@ class Node:
         """Wait until what was sent to other nodes has left, or was lost; at most the grace of the node."""
         with trio.move_on_after(self._runtime.grace):
             await self._peers.wait_sent()
-            for attachment in self._attachments.values():
-                await attachment.flush()
+            await self._attachments.flush()
 
     async def attach(self, relay: str) -> None:
         """Register with a relay, besides those this node has.
@@ -229,57 +221,7 @@ class Node:
             AddressError: `relay` is no relay's URL.
             RelayUnreachable, RelayRefused: it is not there, or not the pinned one, or refused.
         """
-        address = RelayAddress.parse(relay)
-        attachment = self._new_attachment(address)
-        if attachment is not None:
-            try:
-                await self._nursery.start(attachment.run)
-            except BaseException:
-                self._forget(attachment)
-                raise
-
-    def _attach_in_background(self, relay: RelayAddress) -> None:
-        """Register with the relay of an address; while it cannot be reached, what is sent there waits and then fails."""
-        attachment = self._new_attachment(relay)
-        if attachment is not None:
-            self._nursery.start_soon(self._run_fenced, attachment)
-
-    async def _run_fenced(self, attachment: Attachment) -> None:
-        try:
-            await attachment.run()
-        except AutonomyError as error:
-            _log.warning("relay not attached", relay=attachment.relay.url, reason=str(error))
-            self._forget(attachment)
-
-    def _forget(self, attachment: Attachment) -> None:
-        self._attachments.pop(attachment.relay.url, None)
-        if attachment in self._peers.carriers:
-            self._peers.carriers.remove(attachment)
-
-    def _new_attachment(self, relay: RelayAddress) -> Attachment | None:
-        if relay.url in self._attachments:
-            return None
-        if len(self._attachments) >= MOST_RELAYS:
-            msg = f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer"
-            raise ConfigurationError(msg)
-        attachment = Attachment(
-            relay,
-            self._vault,
-            self._connect,
-            self._peers.receive,
-            self._peers.refresh,
-            self._now,
-            self._peers.refused,
-        )
-        self._attachments[relay.url] = attachment
-        self._peers.carriers.append(attachment)
-        return attachment
-
-    async def _close(self) -> None:
-        """Tell the other nodes that this one leaves, and let that leave."""
-        self._peers.close()
-        for attachment in self._attachments.values():
-            await attachment.flush()
+        await self._attachments.attach(RelayAddress.parse(relay))
 
 
 def current_node() -> Node:
@@ -295,15 +237,13 @@ def current_node() -> Node:
         raise UsageError(msg) from None
 
 
-def check_agents(
-    factories: Iterable[Callable[[], Any]], anchors: Path | None
-) -> tuple[Mapping[str, Spec], Policies]:
+def check_agents(factories: Iterable[Callable[[], Any]], anchors: Path | None) -> tuple[Mapping[str, Spec], Policies]:
     """Check what agents declare as the start of a node would, without starting anything.
 
     Raises:
         DeclarationError, PolicyError, ConfigurationError: what is wrong, in one sentence.
     """
-    specs = [_spec_of(factory) or spec_of(type(factory())) for factory in factories]
+    specs = [_spec_of(factory) or spec_of(type(cast("object", factory()))) for factory in factories]
     trusted = Anchors.of_self(bytes(32)) if anchors is None else Anchors.load(anchors)
     return {spec.name: spec for spec in specs}, compile_policies(specs, trusted)
 
@@ -346,20 +286,26 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         PolicyError, DeclarationError: what an agent declares cannot be right.
         RelayUnreachable, RelayRefused: a relay is not there, is another than pinned, or refused.
 
-    When the block ends, links are closed to the outside, agents finish what they have within `grace` seconds, ``on_stop`` hooks
-    run, and other nodes are told. An exception or cancellation ends everything at once. Nothing is left running.
+    When the block ends, senders from outside are refused, agents finish what they have within `grace` seconds,
+    ``on_stop`` hooks run, and other nodes are told. An exception or cancellation ends everything at once. Nothing is
+    left running.
     """
     home = None if home is None else Path(home)
     relays = [relay] if isinstance(relay, str) else list(relay)
     factories = list(agents)
     with single_error(), await _open_vault(home) as vault:
-        trusted = _anchors(vault, home, anchors)
         wallet = Wallet(vault.identifier, home)
         wallet.load(map(Path, credentials), now())
         async with trio.open_nursery() as network:
             async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
-                node = _make_node(runtime, vault, network, trusted, wallet, now, connect)
-                node._admission.know(filter(None, map(_spec_of, factories)))  # noqa: SLF001 - the node's own maker
+                admission = Admission(runtime, _anchors(vault, home, anchors), now)
+                admission.know(filter(None, map(_spec_of, factories)))
+                peers = Peers(_endpoint(vault, wallet), admission, network, now)
+                network.start_soon(peers.run_timers)
+                attachments = Attachments(vault, peers, network, connect, now)
+                node = Node(runtime, vault, admission, peers, attachments, wallet, now)
+                runtime.address_of = node.address
+                runtime.context.run(_current.set, node)
                 if listen is not None:
                     listener = await websocket_listen(ListenAddress.parse(listen))
                     network.start_soon(Relay(vault, now=now).serve, listener)
@@ -369,7 +315,8 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
                 for factory in factories:
                     node.spawn(factory)
                 yield node
-            await node._close()  # noqa: SLF001
+            peers.close()
+            await attachments.flush()
             network.cancel_scope.cancel()
 
 
@@ -388,23 +335,8 @@ def _anchors(vault: Vault, home: Path | None, file: str | Path | None) -> Anchor
     return Anchors.of_self(vault.identifier)
 
 
-def _make_node(  # noqa: PLR0913 - the parts of a node
-    runtime: Runtime,
-    vault: Vault,
-    network: trio.Nursery,
-    anchors: Anchors,
-    wallet: Wallet,
-    now: Callable[[], float],
-    connect: Connect,
-) -> Node:
-    endpoint = Endpoint(vault, boot=secrets.token_bytes(BOOT_BYTES), presentations=lambda: wallet.presentations)
-    admission = Admission(runtime, anchors, now, lambda peer, request, result: peers.answer(peer, request, result))
-    peers = Peers(endpoint, admission, network, now)
-    node = Node(runtime, vault, network, admission, peers, wallet, now, connect)
-    network.start_soon(peers.run_timers)
-    runtime.address_of = node.address
-    runtime.context.run(_current.set, node)
-    return node
+def _endpoint(vault: Vault, wallet: Wallet) -> Endpoint:
+    return Endpoint(vault, boot=secrets.token_bytes(BOOT_BYTES), presentations=lambda: wallet.presentations)
 
 
 def _spec_of(factory: Callable[[], Any]) -> Spec | None:

@@ -15,16 +15,15 @@ from autonomy_trio.errors import (
 )
 from autonomy_trio.logs import printable
 
-_CODES: Final[dict[type[Exception], str]] = {
-    NotHandled: "not handled",
-    Denied: "denied",
-    Overloaded: "overloaded",
-    NotDelivered: "not delivered",
-    HandlerFailed: "handler failed",
-    OutcomeUnknown: "outcome unknown",
-    trio.TooSlowError: "too slow",
+_TOO_SLOW: Final = "too slow"
+_ERRORS: Final[dict[str, type[DeliveryError]]] = {
+    "not handled": NotHandled,
+    "denied": Denied,
+    "overloaded": Overloaded,
+    "not delivered": NotDelivered,
+    "handler failed": HandlerFailed,
+    "outcome unknown": OutcomeUnknown,
 }
-_ERRORS: Final = {code: error for error, code in _CODES.items()}
 
 MOST_TEXT: Final = 500
 """Characters of an error's text that travel."""
@@ -32,7 +31,9 @@ MOST_TEXT: Final = 500
 
 def to_code(error: BaseException) -> tuple[str, str]:
     """Return what a stranger is told of an error: its code, and its text where it is one of ours."""
-    for kind, code in _CODES.items():
+    if isinstance(error, trio.TooSlowError):
+        return _TOO_SLOW, ""
+    for code, kind in _ERRORS.items():
         if isinstance(error, kind):
             return code, str(error)[:MOST_TEXT]
     return "handler failed", ""
@@ -47,14 +48,13 @@ def from_code(code: str, text: str, *, address: str, message: str) -> Exception:
         address: whom the message was for.
         message: the message's wire name.
     """
-    kind = _ERRORS.get(code, OutcomeUnknown)
-    if kind is trio.TooSlowError:
+    if code == _TOO_SLOW:
         return trio.TooSlowError()
+    kind = _ERRORS.get(code, OutcomeUnknown)
     if kind is Denied:
         return Denied(
-            f"{address} denied {message}: its policy does not let you send it this, or it has no such agent or message; "
-            "the log of its node says which"
+            f"{address} denied {message}: its policy does not let you send it this, or it has no such agent or"
+            " message; the log of its node says which"
         )
     said = printable(text, MOST_TEXT)
-    error: DeliveryError = kind(said or f"{address} answered {message} with an error and no words") # type: ignore[assignment]
-    return error
+    return kind(said or f"{address} answered {message} with an error and no words")

@@ -1,48 +1,32 @@
-"""The other nodes this one talks to: their queues, the asks open between us, and the sessions that carry both.
+"""The other nodes this one talks to, and the sessions that carry what they say to each other.
 
-The endpoint of the wire decides and this module acts: it feeds it packets, timers and batches, and carries out its events. What
-arrives is handled without waiting, so that no link is left unread; what leaves waits in a bounded queue for each node.
+The endpoint of the wire decides and this module acts: it feeds it packets, timers and batches, and carries out its
+events. What arrives is handled without waiting, so that no link is left unread; what leaves waits in a bounded queue
+for each node.
 
-An ask that was never sent ends in `NotDelivered`; one that was sent and whose answer cannot come any more, in `OutcomeUnknown`.
+An ask that was never sent ends in `NotDelivered`; one that was sent and whose answer cannot come any more, in
+`OutcomeUnknown`.
 """
 
 import itertools
 import math
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Protocol, cast, final
+from collections.abc import Callable, Iterator
+from typing import Any, Final, cast, final
 
 import attrs
 import outcome
 import trio
 
 from autonomy_trio.actors.delivery import Delivery, PendingReply
-from autonomy_trio.errors import DeliveryError, MailboxFull, MessageError, NotDelivered, OutcomeUnknown
+from autonomy_trio.errors import MailboxFull, MessageError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.outcomes import from_code, to_code
+from autonomy_trio.fabric.peer import MOST_WAITING, Carrier, Judge, OpenAsk, Path, Peer
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import decode_payload, encode_payload
-from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.wire.endpoint import Endpoint
-from autonomy_trio.wire.entries import (
-    Ask,
-    Cancel,
-    Entry,
-    Error,
-    Presentations,
-    Reply,
-    Tell,
-    check_size,
-    entry_size,
-    next_batch,
-)
+from autonomy_trio.wire.entries import Ask, Cancel, Entry, Error, Presentations, Reply, Tell, check_size
 from autonomy_trio.wire.events import Established, GaveUp, PeerGone, Received, Refused, Transmit
-
-MOST_WAITING: Final = 1024
-"""Messages that wait to leave for one node; the next sender waits."""
-
-MOST_WAITING_BYTES: Final = 1024 * 1024
-"""Bytes that wait to leave for one node."""
 
 RELAY_LIMIT: Final = 5.0
 """Seconds that messages wait for a relay to come back."""
@@ -54,137 +38,6 @@ MOST_SERVED: Final = 1024
 """Unanswered asks from one node."""
 
 _log = get_log()
-
-
-class Carrier(Protocol):
-    """What takes packets to other nodes: a node's attachment to a relay."""
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether the relay is there now."""
-        ...
-
-    def carry(self, destination: bytes, packet: bytes) -> bool:
-        """Queue a packet for another node; False where it had to be dropped."""
-        ...
-
-    async def wait_room(self) -> None:
-        """Return when packets can be queued again."""
-        ...
-
-
-Path = tuple[Carrier, bytes]
-"""A relay, and the node behind it that packets come from."""
-
-
-class Judge(Protocol):
-    """Who decides on what arrives: the node's admission."""
-
-    def show(self, peer: "Peer", presentations: Sequence[bytes]) -> None:
-        """Take note of the credentials a node shows."""
-        ...
-
-    def admit(self, peer: "Peer", entry: Tell | Ask, *, late: bool) -> Delivery | DeliveryError | None:
-        """Judge one message: the delivery of an ask that waits for its handler, why it may not pass, or None."""
-        ...
-
-
-@attrs.define(eq=False)
-class OpenAsk:
-    """An ask of ours that has no answer yet."""
-
-    entry: Ask
-    reply: PendingReply
-    reply_type: object | None
-    address: str
-    sent_at: float | None = None
-    """On trio's clock; None while it waits to leave."""
-
-
-@final
-@attrs.define(eq=False)
-class Peer:
-    """Another node, for as long as something is under way with it."""
-
-    identifier: bytes
-    bundle: Bundle | None = None
-    """What the other node has proven; None until a session stands."""
-    waiting: deque[Entry] = attrs.field(factory=deque[Entry])
-    waiting_bytes: int = 0
-    asked: dict[int, OpenAsk] = attrs.field(factory=dict[int, OpenAsk])
-    served: dict[int, Delivery] = attrs.field(factory=dict[int, Delivery])
-    proof: Any = None
-    """What `Judge.show` made of the node's credentials."""
-    carrier: Carrier | None = None
-    """What the last packet left by."""
-    ended: bool = False
-    _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-    _others: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
-
-    @property
-    def name(self) -> str:
-        """The node's identifier as text."""
-        return format_identifier(self.identifier)
-
-    def has_room(self) -> bool:
-        """Tell whether one more message may wait."""
-        return len(self.waiting) < MOST_WAITING and self.waiting_bytes < MOST_WAITING_BYTES
-
-    def post(self, entry: Entry) -> None:
-        """Let an entry wait to leave."""
-        self.waiting.append(entry)
-        self.waiting_bytes += entry_size(entry)
-        self._sender.unpark_all()
-
-    def take_batch(self) -> list[Entry]:
-        """Take what leaves in one envelope."""
-        batch = next_batch(self.waiting)
-        self.waiting_bytes -= sum(map(entry_size, batch))
-        self._others.unpark_all()
-        return batch
-
-    def put_back(self, batch: list[Entry]) -> None:
-        """Put what could not leave back in front."""
-        self.waiting.extendleft(reversed(batch))
-        self.waiting_bytes += sum(map(entry_size, batch))
-
-    def withdraw(self, entry: Entry) -> None:
-        """Take back an entry that still waits."""
-        if entry in self.waiting:
-            self.waiting.remove(entry)
-            self.waiting_bytes -= entry_size(entry)
-            self._others.unpark_all()
-
-    def take_all(self) -> list[Entry]:
-        """Empty the queue."""
-        entries = list(self.waiting)
-        self.waiting.clear()
-        self.waiting_bytes = 0
-        self._others.unpark_all()
-        return entries
-
-    def end(self) -> None:
-        """Let the tasks that wait on this peer see that it has ended."""
-        self.ended = True
-        self.wake()
-        self._others.unpark_all()
-
-    def wake(self) -> None:
-        """Let the sending task look again."""
-        self._sender.unpark_all()
-
-    async def wait_woken(self) -> None:
-        """Wait for `wake` or `post`."""
-        await self._sender.park()
-
-    async def wait_changed(self) -> None:
-        """Return when something has left the queue."""
-        await self._others.park()
-
-    async def wait_room(self) -> None:
-        """Return when one more message may wait."""
-        while not self.has_room():
-            await self._others.park()
 
 
 @final
@@ -423,9 +276,7 @@ class Peers:
                 case Error():
                     open_ask = peer.asked.pop(entry.request, None)
                     if open_ask is not None:
-                        error = from_code(
-                            entry.code, entry.text, address=open_ask.address, message=open_ask.entry.name
-                        )
+                        error = from_code(entry.code, entry.text, address=open_ask.address, message=open_ask.entry.name)
                         open_ask.reply.settle(outcome.Error(error))
                 case Cancel():
                     delivery = peer.served.pop(entry.request, None)
@@ -441,7 +292,14 @@ class Peers:
         if isinstance(entry, Ask) and (len(peer.served) >= MOST_SERVED or entry.request in peer.served):
             peer.post(Error(entry.request, "overloaded", f"{MOST_SERVED} asks are open already"))
             return
-        verdict = self.judge.admit(peer, entry, late=late)
+
+        def answer(result: outcome.Outcome[Any]) -> None:
+            # One whose asker has gone, or was told already, is not open any more.
+            if isinstance(entry, Ask) and peer.served.pop(entry.request, None) is not None:
+                peer.post(_answer(entry.request, result))
+                self._expect(peer)
+
+        verdict = self.judge.admit(peer, entry, answer, late=late)
         if isinstance(entry, Ask):
             if isinstance(verdict, Delivery):
                 peer.served[entry.request] = verdict
@@ -459,13 +317,6 @@ class Peers:
             open_ask.reply.settle(outcome.Error(refusal))
         else:
             open_ask.reply.settle(outcome.Value(value))
-
-    def answer(self, peer: Peer, request: int, result: outcome.Outcome[Any]) -> None:
-        """Send the outcome of a served ask to its asker."""
-        if peer.served.pop(request, None) is None:
-            return
-        peer.post(_answer(request, result))
-        self._expect(peer)
 
     def _give_up(self, peer: Peer, reason: str) -> None:
         """Drop what waits for a node that cannot be reached; a node that never was is forgotten."""

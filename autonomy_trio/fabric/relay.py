@@ -102,7 +102,7 @@ class Relay:
 
     _vault: Vault
     _outbox_bytes: int = OUTBOX_BYTES
-    _now: Callable[[], float] = time.time
+    _now: Callable[[], float] = attrs.field(default=time.time, alias="now")
     _limits: RelayLimits = attrs.field(factory=RelayLimits)
     _parameters: Parameters = attrs.field(factory=Parameters)
     _members: dict[bytes, _Member] = attrs.field(factory=dict[bytes, _Member], init=False)

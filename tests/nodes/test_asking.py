@@ -44,7 +44,7 @@ async def test_an_address_with_a_relay_attaches_to_it(net: Net, autojump_clock: 
     async with net.node([Counter]) as server, net.node(relay=()) as visitor:
         visitor.add_credential(server.issue(visitor.identifier, team="payments"))
         assert await visitor.ref(server.address("counter"), Counter).ask(Add(1)) == Total(1)
-        assert visitor.relays == (net.url,)
+        assert visitor.relays == [net.url]
 
 
 async def test_an_address_of_the_node_itself_stays_in_the_process(world: World, autojump_clock: object) -> None:

@@ -1,0 +1,100 @@
+"""The relays of one node: those it was given, and those in the addresses it uses."""
+
+from collections.abc import Callable, Sequence
+from typing import Final, final
+
+import attrs
+import trio
+
+from autonomy_trio.errors import AutonomyError, ConfigurationError
+from autonomy_trio.fabric.addresses import RelayAddress
+from autonomy_trio.fabric.attachment import Attachment, Connect
+from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.logs import get_log
+from autonomy_trio.trust.vault import Vault
+
+MOST_RELAYS: Final = 16
+"""Relays a node attaches to."""
+
+_log = get_log()
+
+
+@final
+@attrs.define(eq=False)
+class Attachments:
+    """All attachments of one node, in the order they were asked for."""
+
+    _vault: Vault
+    _peers: Peers
+    _nursery: trio.Nursery
+    _connect: Connect
+    _now: Callable[[], float]
+    _by_url: dict[str, Attachment] = attrs.field(factory=dict[str, Attachment])
+
+    def relays(self) -> Sequence[RelayAddress]:
+        """Return the relays, those that are away now among them."""
+        return [attachment.relay for attachment in self._by_url.values()]
+
+    def count_attached(self) -> int:
+        """Return how many relays are there now."""
+        return sum(attachment.is_attached for attachment in self._by_url.values())
+
+    async def attach(self, relay: RelayAddress) -> None:
+        """Register with a relay, and stay registered.
+
+        Raises:
+            RelayUnreachable, RelayRefused: it is not there, or not the pinned one, or refused.
+            ConfigurationError: there are too many.
+        """
+        attachment = self._add(relay)
+        if attachment is not None:
+            try:
+                await self._nursery.start(attachment.run)
+            except BaseException:
+                self._remove(attachment)
+                raise
+
+    def attach_soon(self, relay: RelayAddress) -> None:
+        """Register with a relay without waiting; one that is not there is logged, and tried again when it is asked for.
+
+        Raises:
+            ConfigurationError: there are too many.
+        """
+        attachment = self._add(relay)
+        if attachment is not None:
+            self._nursery.start_soon(self._run, attachment)
+
+    async def flush(self) -> None:
+        """Return when what waits to leave has left, or a moment has passed."""
+        for attachment in self._by_url.values():
+            await attachment.flush()
+
+    async def _run(self, attachment: Attachment) -> None:
+        try:
+            await attachment.run()
+        except AutonomyError as error:
+            _log.warning("relay not attached", relay=attachment.relay.url, reason=str(error))
+            self._remove(attachment)
+
+    def _add(self, relay: RelayAddress) -> Attachment | None:
+        """Make an attachment; None where there is one."""
+        if relay.url in self._by_url:
+            return None
+        if len(self._by_url) >= MOST_RELAYS:
+            raise ConfigurationError(f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer")
+        attachment = Attachment(
+            relay,
+            self._vault,
+            self._connect,
+            self._peers.receive,
+            self._peers.refresh,
+            self._now,
+            self._peers.refused,
+        )
+        self._by_url[relay.url] = attachment
+        self._peers.carriers.append(attachment)
+        return attachment
+
+    def _remove(self, attachment: Attachment) -> None:
+        del self._by_url[attachment.relay.url]
+        self._peers.carriers.remove(attachment)
