@@ -1,7 +1,7 @@
 """What stands between the wire and the mailboxes: who the sender is, what it can prove, and whether it may.
 
 The order is the promise: recipient, attribute part of the policy, decoding, message part of the policy, mailbox. A
-message that is denied takes no mailbox slot, wakes no agent, and is not decoded unless the policy asks for what it says.
+message that is denied takes no mailbox slot, wakes no agent, and is decoded only where the policy asks what it says.
 
 A sender that nothing is open to learns nothing: whatever it sends is answered with the same `Denied`.
 """

@@ -161,10 +161,14 @@ class Peers:
                 await self._wait_room(peer)
                 self._send_batch(peer)
             else:
-                self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
-                self._carry_out()
-                if not peer.ended and not self._is_ready(peer):
-                    await peer.wait_woken()
+                await self._connect(peer)
+
+    async def _connect(self, peer: Peer) -> None:
+        """See that a handshake runs, and wait until something has changed."""
+        self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
+        self._carry_out()
+        if not peer.ended and not self._is_ready(peer):
+            await peer.wait_woken()
 
     def _is_attached(self) -> bool:
         return any(carrier.is_attached for carrier in self.carriers)
