@@ -9,6 +9,7 @@ from autonomy_trio.errors import LinkBroken, ProtocolError
 from autonomy_trio.fabric import relay as relay_module
 from autonomy_trio.fabric.buckets import Places
 from autonomy_trio.fabric.links import FRAME_COST, Link
+from autonomy_trio.fabric.memory import MemoryLink
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import PACKET_BYTES
@@ -18,6 +19,7 @@ from autonomy_trio.wire.frames import (
     Ping,
     Pong,
     Register,
+    Send,
     decode_frame,
     encode_frame,
     join_frames,
@@ -25,7 +27,7 @@ from autonomy_trio.wire.frames import (
     verify_hello,
     verify_welcome,
 )
-from tests.support.neighbours import NONCE, NOW, Neighbour, Neighbourhood
+from tests.support.neighbours import NONCE, NOW, Neighbour, Neighbourhood, eventually
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -244,21 +246,23 @@ async def test_a_reader_that_takes_nothing_for_ten_seconds_is_dropped(
     began = trio.current_time()
     for _ in range(3):
         await a.send(slow.id, bytes(PACKET_BYTES))
-    while neighbourhood.relay.statistics().nodes == 2:
-        await trio.sleep(0.1)
+    await eventually(lambda: neighbourhood.relay.statistics().nodes == 1, 20)
     assert trio.current_time() - began == pytest.approx(10, abs=0.3)
     await a.send(slow.id, b"packet")
     assert [await a.hear(), await a.hear()] == [Ping(), Nack("unknown", slow.id)]
 
 
-async def test_what_a_leaving_node_said_last_is_forwarded(neighbourhood: Neighbourhood) -> None:
+async def test_what_a_leaving_node_said_last_is_forwarded_though_it_takes_nothing_any_more(
+    neighbourhood: Neighbourhood,
+) -> None:
     a, leaving = await neighbourhood.neighbour(), await neighbourhood.neighbour()
-    mine = leaving.link
-    await mine.send(join_frames([encode_frame(Ping())]))
+    assert isinstance(leaving.link, MemoryLink)
     await trio.testing.wait_all_tasks_blocked()
-    await leaving.send(a.id, b"farewell")
-    mine._receive.close()  # type: ignore[attr-defined]  # whatever the relay sends from now on fails
-    mine._send.close()  # type: ignore[attr-defined]
+    leaving.link._receive.close()
+    # The relay fails to answer the first, and has the second already.
+    leaving.link._send.send_nowait(join_frames([encode_frame(Ping())]))
+    leaving.link._send.send_nowait(join_frames([encode_frame(Send(a.id, 0, 30, b"farewell"))]))
+    leaving.link._send.close()
     assert await a.hear() == Deliver(leaving.id, b"farewell")
 
 
@@ -318,14 +322,16 @@ async def test_connections_that_are_not_registered_are_bounded_in_all_and_for_on
     neighbourhood: Neighbourhood,
 ) -> None:
     neighbourhood.relay._unregistered = Places(3, 2)
-    addresses = ["a", "a", "a", "b", "c"]
-    links = [neighbourhood.link(address) for address in addresses]
-    await trio.testing.wait_all_tasks_blocked()
+    links = list[Link]()
+    for address in ("a", "a", "a", "b", "c"):
+        links.append(neighbourhood.link(address))
+        await trio.testing.wait_all_tasks_blocked()
+    assert [await is_ended(link) for link in links] == [False, False, True, False, True]
     assert neighbourhood.relay.statistics().turned_away == 2
-    assert neighbourhood.relay.statistics().connections == 3
-    await Neighbour(links[0], Vault.in_memory()).register()
-    await Neighbour(neighbourhood.link("a"), Vault.in_memory()).register()
-    assert neighbourhood.relay.statistics().nodes == 2
+    await links[1].aclose()
+    await trio.testing.wait_all_tasks_blocked()
+    await neighbourhood.neighbour()
+    assert not await is_ended(neighbourhood.link("a"))
 
 
 async def test_connections_from_one_address_are_slowed_down_and_others_are_not(
@@ -368,6 +374,19 @@ async def test_a_node_that_sends_too_much_is_read_more_slowly_and_loses_nothing(
     for _ in range(50):
         assert await b.hear() == Deliver(a.id, bytes(2_000))
     assert trio.current_time() - began == pytest.approx((50 * 2_000 - 20_000) / 10_000, rel=0.1)
+
+
+async def test_many_small_frames_are_traffic_too(
+    neighbourhood: Neighbourhood, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    monkeypatch.setattr(relay_module, "TRAFFIC", (1_000.0 * FRAME_COST, 0.0))
+    a = await neighbourhood.neighbour()
+    began = trio.current_time()
+    for _ in range(3):
+        await a.say(*[Pong()] * 1_000)
+    await a.send(STRANGER, b"packet")
+    assert await a.hear() == Nack("unknown", STRANGER)
+    assert trio.current_time() - began == pytest.approx(3, rel=0.15)
 
 
 async def test_nothing_is_left_running_when_a_relay_is_cancelled() -> None:

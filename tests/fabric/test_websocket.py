@@ -5,13 +5,14 @@ import socket
 import ssl
 import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, MutableMapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
 import attrs
 import pytest
 import trio
+from wsproto.events import BytesMessage
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from autonomy_trio.errors import ConfigurationError, LinkBroken, RelayUnreachable
@@ -22,7 +23,7 @@ from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.websocket import WebSocketLink, connect, listen
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver
-from tests.support.neighbours import NOW, Neighbour
+from tests.support.neighbours import NOW, Neighbour, eventually
 
 pytestmark = pytest.mark.usefixtures("calm")
 
@@ -93,9 +94,7 @@ class Server:
                 await b.link.aclose()
 
     async def wait_alone(self) -> None:
-        with trio.fail_after(1):
-            while self.relay.statistics().connections:
-                await trio.sleep(0.001)
+        await eventually(lambda: self.relay.statistics().connections == 0)
 
 
 @asynccontextmanager
@@ -107,7 +106,7 @@ async def open_server(nursery: trio.Nursery) -> AsyncGenerator[Server]:
         yield server
     finally:
         for stream in server.streams:
-            await trio.aclose_forcefully(stream)
+            stream.socket.close()
 
 
 @pytest.fixture
@@ -155,10 +154,8 @@ async def answering(answer: Callable[[trio.SocketStream], Awaitable[None]]) -> A
     (listener,) = await trio.open_tcp_listeners(0, host="127.0.0.1")
 
     async def serve(stream: trio.SocketStream) -> None:
-        try:
+        with suppress(trio.BrokenResourceError):
             await answer(stream)
-        except trio.BrokenResourceError:
-            pass
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trio.serve_listeners, serve, [listener])
@@ -197,10 +194,8 @@ async def test_messages_cross_whole_and_in_order(nursery: trio.Nursery, open_lin
 
 
 async def ended_by_peer(task: Awaitable[None]) -> None:
-    try:
+    with suppress(LinkBroken):
         await task
-    except LinkBroken:
-        pass
 
 
 async def test_links_know_the_other_end_by_address(nursery: trio.Nursery, open_link: OpenLink) -> None:
@@ -275,10 +270,8 @@ STRANGE_REQUESTS: dict[str, bytes] = {
 @pytest.mark.parametrize("request_bytes", STRANGE_REQUESTS.values(), ids=STRANGE_REQUESTS.keys())
 async def test_strange_requests_end_their_connection_and_nothing_else(server: Server, request_bytes: bytes) -> None:
     stream = await server.dial()
-    try:
+    with suppress(trio.BrokenResourceError):
         await stream.send_all(request_bytes)
-    except trio.BrokenResourceError:
-        pass
     await wait_end(stream)
     await server.check_goes_on()
 
@@ -364,7 +357,7 @@ async def test_small_fragments_are_put_together_and_take_little_more_memory_than
     content = bytes(range(256)) * 20
     handle, parts = websocket._Connection._handle_message_event, list[int]()
 
-    async def watched(connection: websocket._Connection, event: Any) -> None:
+    async def watched(connection: websocket._Connection, event: BytesMessage) -> None:
         await handle(connection, event)
         parts.append(len(connection._message_parts))
 
@@ -630,9 +623,52 @@ async def test_an_address_that_is_not_of_this_machine_is_refused(host: str) -> N
         await listen(ListenAddress(host, 0))
 
 
+class TwoAddresses(trio.abc.HostnameResolver):
+    """Gives every name two addresses."""
+
+    async def getaddrinfo(self, host: Any, port: Any, *_: Any) -> Any:  # noqa: ANN401 - as the standard library's
+        await trio.lowlevel.checkpoint()
+        return [
+            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port))
+            for address in ("127.0.0.1", "127.0.0.2")
+        ]
+
+    async def getnameinfo(self, *_: Any) -> Any:  # noqa: ANN401
+        raise NotImplementedError
+
+
 async def test_a_free_port_is_one_port_though_the_name_has_several_addresses(nursery: trio.Nursery) -> None:
-    listener = await listen(ListenAddress("localhost", 0))
-    assert len(listener._listeners) == 1
-    relay = Relay(Vault.in_memory(), now=lambda: NOW)
-    nursery.start_soon(relay.serve, listener)
-    await Server(relay, listener.address).check_goes_on()
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    try:
+        listener = await listen(ListenAddress("localhost", 0))
+        assert len(listener._listeners) == 1
+        relay = Relay(Vault.in_memory(), now=lambda: NOW)
+        nursery.start_soon(relay.serve, listener)
+        await Server(relay, listener.address).check_goes_on()
+    finally:
+        trio.socket.set_custom_hostname_resolver(None)
+
+
+async def test_a_name_of_which_no_address_answers_is_unreachable(nursery: trio.Nursery) -> None:
+    listener = await listen(ListenAddress("127.0.0.1", 0))
+    for each in listener._listeners:
+        await each.aclose()
+    trio.socket.set_custom_hostname_resolver(TwoAddresses())
+    try:
+        with pytest.raises(RelayUnreachable, match="connection refused"):
+            await connect(f"ws://localhost:{listener.address.port}", nursery)
+    finally:
+        trio.socket.set_custom_hostname_resolver(None)
+
+
+@pytest.mark.parametrize("error", [OSError("no number"), ValueError("no error of the system")])
+def test_a_failure_without_words_of_the_system_is_told_all_the_same(error: Exception) -> None:
+    assert websocket._reason(error) == "the connection failed"
+
+
+async def test_a_send_that_cannot_be_ends_the_link(nursery: trio.Nursery, server: Server, open_link: OpenLink) -> None:
+    link = await open_link(server.address.url)
+    with pytest.raises(ValueError, match="str or bytes"):
+        await link.send(memoryview(b"not bytes"))  # type: ignore[arg-type]
+    with pytest.raises(LinkBroken):
+        await link.send(b"")

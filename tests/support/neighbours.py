@@ -1,6 +1,7 @@
 """A relay's neighbours in memory, which speak its frames by hand."""
 
 from collections import deque
+from collections.abc import Callable
 from typing import Final
 
 import attrs
@@ -24,6 +25,13 @@ from autonomy_trio.wire.frames import (
 
 NOW: Final = 1_800_000_000.0
 NONCE: Final = bytes(range(32))
+
+
+async def eventually(holds: Callable[[], bool], seconds: float = 1) -> None:
+    """Return when something holds that nobody tells about."""
+    with trio.fail_after(seconds):
+        while not holds():  # noqa: ASYNC110 - it is the promise of no one part, so that none has an event for it
+            await trio.sleep(0.001)
 
 
 @attrs.define(eq=False)
