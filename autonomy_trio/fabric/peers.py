@@ -338,9 +338,11 @@ class Peers:
         self._drop_served(peer)
 
     def _drop_waiting(self, peer: Peer, reason: str) -> None:
-        """Empty the queue to a node: nothing of it was sent."""
+        """Empty the queue to a node, of which nothing was sent; answers stay until it is gone, for somebody waits."""
         tells = 0
         for entry in peer.take_all():
+            if isinstance(entry, Reply | Error) and not peer.ended:
+                peer.post(entry)
             open_ask = peer.asked.pop(entry.request, None) if isinstance(entry, Ask) else None
             if open_ask is not None:
                 error = NotDelivered(f"{open_ask.entry.name} was not delivered to {open_ask.address}: {reason}")

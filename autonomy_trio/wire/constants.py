@@ -89,7 +89,7 @@ RESPONDER_RENEWS: Final = 150.0
 KEEPALIVE_AFTER: Final = 5.0
 """Seconds of saying nothing while something is owed."""
 HANDSHAKE_AFTER: Final = 15.0
-"""Seconds of hearing nothing while something is owed."""
+"""Seconds of hearing nothing: while something is owed, or before a message is to be sent."""
 GONE_AFTER: Final = 28.0
 
 SESSIONS_PER_PEER: Final = 4

@@ -10,6 +10,8 @@ it hears something on the session, begins with the responder's credentials; so w
 
 When something is owed between two nodes, each hears from the other every few seconds, and silence has a meaning: first
 a new handshake is tried, then the peer is gone. When nothing is owed, nothing is sent and sessions are left to end.
+Then silence says nothing: the peer may have restarted, or be gone. So after it a message waits for a new handshake
+rather than be lost on a session that only this node remembers.
 """
 
 from collections.abc import Callable, Hashable, Sequence
@@ -90,9 +92,9 @@ class Endpoint:
         }
 
     def connect(self, peer: bytes, now: float, ticks: float) -> None:
-        """Begin a handshake with a node, unless one runs or a usable session stands.
+        """See to it that a node is ready to be sent to: unless it is, a handshake begins or one that runs is awaited.
 
-        `Established` or `GaveUp` follows within 5 s, unless a usable session stands.
+        `Established` or `GaveUp` follows within 5 s, unless the node is ready already.
 
         Args:
             peer: its identifier.
@@ -105,8 +107,10 @@ class Endpoint:
         if peer == self._own.vault.identifier:
             raise UsageError(f"{format_identifier(peer)} is this node itself: it needs no session")
         state = self._roster.get_or_add(peer)
-        if state.opening is None and state.usable(now, ticks) is None:
-            self._roster.open(state, ticks)
+        if state.usable(now, ticks) is None:
+            state.is_awaited = True
+            if state.opening is None:
+                self._roster.open(state, ticks)
         self._roster.timers.set(state)
 
     def is_ready(self, peer: bytes, now: float, ticks: float) -> bool:
@@ -279,7 +283,7 @@ class Endpoint:
             if state.opening is not None and state.opening.channel is channel:
                 entries = self._confirm(state, channel, entries, ticks)
         except ProtocolError as error:
-            self._roster.end(state, channel, str(error), ticks)
+            self._roster.end(state, channel, str(error))
             raise
         if is_highest:
             channel.path = path
@@ -317,7 +321,7 @@ class Endpoint:
             state.is_used = True
             self._events.append(Received(state.identifier, tuple(kept), is_late))
         if closing is not None:
-            self._roster.end(state, channel if is_late else None, f"the peer closed: {closing.reason}", ticks)
+            self._roster.end(state, channel if is_late else None, f"the peer closed: {closing.reason}")
         else:
             self._roster.timers.set(state)
 

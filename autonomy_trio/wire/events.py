@@ -74,7 +74,7 @@ class PeerGone:
 
 @frozen
 class GaveUp:
-    """A handshake begun here came to nothing, and no session with the peer can be sent on.
+    """The handshake that `Endpoint.connect` began, or found running, failed: whoever waits for it waits in vain.
 
     Attributes:
         peer: the peer's identifier.

@@ -122,6 +122,7 @@ class Peer:
         unanswered_since: since when something of ours waits for any packet of its.
         expected_since: since when the fabric expects something between the two nodes.
         reopened: when this node last began a handshake of its own accord.
+        is_awaited: the fabric has asked for a session, and is owed `Established` or `GaveUp`; a handshake runs.
         is_used: messages were sent or received since the current session was confirmed.
         scheduled: the time its earliest timer is set for.
     """
@@ -140,22 +141,20 @@ class Peer:
     unanswered_since: float = NEVER
     expected_since: float = NEVER
     reopened: float = -inf
+    is_awaited: bool = False
     is_used: bool = False
     scheduled: float = NEVER
 
     def usable(self, now: float, ticks: float) -> Channel | None:
-        """Return the session to send messages on; once it or the peer's attestation is over, it is so no more.
+        """Return the session to send messages on, unless it or the peer's attestation is over.
 
-        None too while the peer is silent: whether it still knows the session is asked first, by a handshake.
+        None too when the peer was not heard for so long that it may have forgotten the session: then it is asked first,
+        by a handshake. Empty packets need not ask.
         """
         channel = self.current
-        if channel and (ticks >= channel.stops_sending_at or now >= channel.session.remote.bundle.expires):
-            self.current = None
-        return None if self.is_silent(ticks) else self.current
-
-    def is_silent(self, ticks: float) -> bool:
-        """Tell whether the peer was not heard for so long that it may have forgotten the session."""
-        return ticks >= self.heard + HANDSHAKE_AFTER
+        if channel is None or ticks >= channel.stops_sending_at or now >= channel.session.remote.bundle.expires:
+            return None
+        return channel if ticks < self.heard + HANDSHAKE_AFTER else None
 
     def keepalive_at(self) -> float:
         """When an empty packet is due: something is owed or expected, and nothing was said for a while."""

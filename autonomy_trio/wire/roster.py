@@ -139,6 +139,7 @@ class Roster:
             self._drop_channel(peer, peer.channels[0])
         peer.current = channel
         peer.is_used = False
+        peer.is_awaited = False
         self.note_heard(peer, ticks)
         self._begun += 1
         channel.session.begin(self._begun)
@@ -177,13 +178,13 @@ class Roster:
         self._drop_channels(peer)
         del self._peers[peer.identifier]
 
-    def end(self, peer: Peer, channel: Channel | None, reason: str, ticks: float) -> None:
+    def end(self, peer: Peer, channel: Channel | None, reason: str) -> None:
         """End one session with a peer, confirmed or not, or all that are confirmed; the peer is gone with the last."""
         if channel is None:
             self._drop_channels(peer)
         elif peer.opening is not None and peer.opening.channel is channel:
             peer.opening.trouble = reason
-            self._give_up(peer, peer.opening, ticks)
+            self._give_up(peer, peer.opening)
         else:
             self._drop_channel(peer, channel)
         if not peer.channels:
@@ -231,14 +232,16 @@ class Roster:
 
     def _check_opening(self, peer: Peer, opening: Opening, ticks: float) -> None:
         if ticks >= opening.gives_up_at:
-            self._give_up(peer, opening, ticks)
+            self._give_up(peer, opening)
         elif ticks >= opening.repeats_at:
             opening.repeats_at = ticks + HANDSHAKE_REPEAT
             self._events.append(Transmit(opening.path, peer.identifier, opening.packet))
 
-    def _give_up(self, peer: Peer, opening: Opening, ticks: float) -> None:
+    def _give_up(self, peer: Peer, opening: Opening) -> None:
+        """End a handshake that failed: news for who waits for it; any other is tried again while it matters."""
         self._drop_opening(peer)
-        if peer.current is None or peer.is_silent(ticks):
+        if peer.is_awaited:
+            peer.is_awaited = False
             self._events.append(GaveUp(peer.identifier, opening.trouble))
 
     def _drop_opening(self, peer: Peer) -> None:

@@ -109,9 +109,7 @@ async def test_a_foreign_authority_does_not_count(net: Net, autojump_clock: obje
             await alice.ref(server.address("counter"), Counter).ask(Add(1))
 
 
-async def test_an_anchors_file_says_who_counts_and_for_what(
-    net: Net, tmp_path: Path, autojump_clock: object
-) -> None:
+async def test_an_anchors_file_says_who_counts_and_for_what(net: Net, tmp_path: Path, autojump_clock: object) -> None:
     async with net.node() as office, net.node() as alice, net.node() as bob:
         anchors = tmp_path / "anchors.toml"
         anchors.write_text(f'[[anchor]]\nidentifier = "{office.identifier}"\nattributes = {{ team = "string" }}\n')

@@ -92,12 +92,16 @@ async def test_an_ask_cancelled_in_the_queue_over_there_never_runs(world: World,
     assert await counter.ask(Add(1)) == Total(1)
 
 
-async def test_a_handler_that_fails_tells_the_asker_and_shows_nothing_of_its_error(world: World, autojump_clock: object) -> None:
+async def test_a_handler_that_fails_tells_the_asker_and_shows_nothing_of_its_error(
+    world: World, autojump_clock: object
+) -> None:
     with pytest.raises(HandlerFailed, match=r"^counter failed on Fail: the log of its node says why$"):
         await world.alice.ref(world.address, Counter).ask(Fail("the password is hunter2"))
 
 
-async def test_a_full_mailbox_over_there_overloads_an_ask_and_stops_nobody_else(world: World, autojump_clock: object) -> None:
+async def test_a_full_mailbox_over_there_overloads_an_ask_and_stops_nobody_else(
+    world: World, autojump_clock: object
+) -> None:
     counter = world.alice.ref(world.address, Counter)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(counter.ask, Hold(5))
@@ -140,7 +144,9 @@ async def test_a_large_message_travels_alone_and_whole(world: World, autojump_cl
     assert await counter.ask(Notes()) == [text]
 
 
-async def test_a_reply_that_does_not_fit_its_request_never_reaches_the_asker_as_a_value(world: World, autojump_clock: object) -> None:
+async def test_a_reply_that_does_not_fit_its_request_never_reaches_the_asker_as_a_value(
+    world: World, autojump_clock: object
+) -> None:
     from attrs import frozen
 
     from autonomy_trio import Request, message

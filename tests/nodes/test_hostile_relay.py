@@ -8,7 +8,7 @@ import trio
 
 from autonomy_trio.errors import OutcomeUnknown, RelayUnreachable
 from autonomy_trio.wire.frames import Deliver, decode_frame, encode_frame, join_frames, split_frames
-from tests.support.net import Add, Counter, Net, Note, Notes, Total, World
+from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World
 
 
 def replay(world: World, packets: list[bytes]) -> None:
@@ -213,3 +213,19 @@ async def test_frames_of_the_relay_that_make_no_sense_end_the_link_and_not_the_n
     assert await counter.ask(Add(1)) == Total(2)
     assert split_frames(join_frames([encode_frame(Deliver(bytes(32), b""))]))
     assert decode_frame(encode_frame(Deliver(bytes(32), b"")))
+
+
+async def test_an_answer_that_fell_into_an_outage_arrives_after_it(world: World, autojump_clock: object) -> None:
+    counter = world.alice.ref(world.address, Counter)
+    assert await counter.ask(Add(1)) == Total(1)
+    async with trio.open_nursery() as nursery:
+
+        async def ask() -> None:
+            with trio.fail_after(60):
+                assert await counter.ask(Hold(10)) > 50
+
+        nursery.start_soon(ask)
+        await trio.sleep(1)
+        world.net.kill_relay()
+        await trio.sleep(16)
+        world.net.start_relay()

@@ -78,6 +78,11 @@ class World:
         source.endpoint.connect(destination.id, self.now + source.clock_ahead, self.ticks)
         self.run()
 
+    def keep_alive(self, one: Node, other: Node) -> None:
+        """Let something be expected both ways from now on, so that neither falls silent."""
+        one.endpoint.expect(other.id, waiting=True, ticks=self.ticks)
+        other.endpoint.expect(one.id, waiting=True, ticks=self.ticks)
+
     def tell(self, source: Node, destination: Node, *payloads: bytes) -> None:
         self.send(source, destination, *(Tell("agent", "Message", payload) for payload in payloads))
 

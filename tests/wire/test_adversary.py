@@ -143,6 +143,7 @@ def test_replayed_traffic_delivers_nothing_after_renewal(world: "World") -> None
         world.run()
     assert alice.of(Received) == bob.of(Received) == []
     assert alice.of(Established) == bob.of(Established) == []
+    world.connect(alice, bob)
     world.tell(alice, bob, b"on")
     assert bob.payloads() == [b"on"]
 
@@ -396,6 +397,7 @@ def test_a_packet_for_a_handshake_that_runs_is_not_rejected(world: "World") -> N
 
 def test_a_reject_starts_one_handshake_in_10_seconds_and_ends_nothing(world: "World") -> None:
     alice, bob = world.pair()
+    world.keep_alive(alice, bob)
     world.advance(20)
     world.tell(alice, bob, b"x")
     reject = make_reject(read_data_header(world.log[-1].data))

@@ -225,6 +225,7 @@ def test_a_packet_that_comes_after_a_later_one_is_late(world: "World") -> None:
 
 def test_a_packet_of_an_older_session_is_late_when_a_newer_one_was_heard(world: "World") -> None:
     alice, bob = world.pair()
+    world.keep_alive(alice, bob)
     held = world.capture(lambda: world.tell(alice, bob, b"old"))
     world.advance(121)
     world.tell(alice, bob, b"new")
@@ -289,6 +290,7 @@ def test_renewal_by_the_initiator_at_120_seconds(world: "World") -> None:
     assert first.source == alice.id
     assert [event.restarted for event in alice.of(Established) + bob.of(Established)] == [False, False]
     assert alice.endpoint.statistics().sessions == 2
+    world.keep_alive(alice, bob)
     world.advance(61)
     assert alice.endpoint.statistics().sessions == bob.endpoint.statistics().sessions == 1
     assert alice.of(PeerGone) == bob.of(PeerGone) == []
@@ -298,8 +300,7 @@ def test_renewal_by_the_initiator_at_120_seconds(world: "World") -> None:
 
 def test_renewal_by_the_responder_at_150_seconds_when_the_initiator_does_not(world: "World") -> None:
     alice, bob = world.pair()
-    alice.endpoint.expect(bob.id, waiting=True, ticks=world.ticks)
-    bob.endpoint.expect(alice.id, waiting=True, ticks=world.ticks)
+    world.keep_alive(alice, bob)
     world.adversary = lambda packet: [] if packet.source == alice.id and packet.data[1] < 0x30 else [packet]
     world.advance(149.9)
     assert bob.of(Established) == []
@@ -329,8 +330,7 @@ def test_renewal_from_both_sides_at_once(world: "World") -> None:
 
 def test_a_failed_renewal_is_no_news_while_the_session_stands_and_is_tried_again(world: "World") -> None:
     alice, bob = world.pair()
-    alice.endpoint.expect(bob.id, waiting=True, ticks=world.ticks)
-    bob.endpoint.expect(alice.id, waiting=True, ticks=world.ticks)
+    world.keep_alive(alice, bob)
     starts = []
 
     def adversary(packet: "Packet") -> list["Packet"]:
@@ -347,6 +347,7 @@ def test_a_failed_renewal_is_no_news_while_the_session_stands_and_is_tried_again
         if source == alice.id:
             first.setdefault(data, ticks)
     assert list(first.values()) == [120, 130, 140, 150, 160, 170]
+    assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
     world.advance(1)
     assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
     world.advance(6)
@@ -358,16 +359,12 @@ def test_an_unused_session_is_not_renewed_and_ends(world: "World") -> None:
     world.connect(alice, bob)
     world.log.clear()
     alice.events.clear()
-    world.advance(174.9)
+    world.advance(179.9)
     # All that is sent is one empty packet, for the responder's first.
     assert [packet.source for packet in world.log] == [alice.id]
-    assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
-    world.advance(0.2)
-    assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
-    with pytest.raises(NotDelivered):
-        world.tell(alice, bob, b"x")
+    assert alice.endpoint.statistics().sessions == bob.endpoint.statistics().sessions == 1
     assert alice.events == []
-    world.advance(5)
+    world.advance(0.2)
     assert alice.events == [PeerGone(bob.id, "the session ended")]
     assert alice.endpoint.statistics() == evolve(alice.endpoint.statistics(), peers=0, sessions=0, openings=0)
     assert bob.endpoint.statistics().sessions == 0
@@ -409,8 +406,8 @@ def test_a_session_is_not_sent_or_received_on_past_its_end_even_when_timers_are_
 def test_a_session_ends_with_the_peers_attestation(world: "World") -> None:
     alice, bob = world.pair()
     held = world.capture(lambda: world.tell(alice, bob, b"x"))
-    world.now += 8 * DAY
     assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
+    world.now += 8 * DAY
     with pytest.raises(NotDelivered):
         world.tell(alice, bob, b"y")
     assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
@@ -424,7 +421,7 @@ def test_a_session_ends_with_the_peers_attestation(world: "World") -> None:
 
 def test_a_restarted_peer_is_known_by_its_boot(world: "World") -> None:
     alice, bob = world.pair()
-    world.advance(30)
+    world.advance(10)
     bob = world.restart(bob, b"second")
     world.tell(alice, bob, b"lost")
     # The new process knows no such session and says so; that starts a handshake at once.
@@ -451,7 +448,7 @@ def test_a_peer_that_restarted_and_connects_itself_is_known_by_its_boot(world: "
 
 def test_keepalive_after_five_seconds_while_something_is_unanswered(world: "World") -> None:
     alice, bob = world.pair()
-    world.advance(20)
+    world.advance(10)
     world.log.clear()
     world.tell(alice, bob, b"x")
     world.advance(4.9)
@@ -467,8 +464,7 @@ def test_keepalive_after_five_seconds_while_something_is_unanswered(world: "Worl
 def test_keepalives_both_ways_while_something_is_expected(world: "World") -> None:
     alice, bob = world.pair()
     world.advance(20)
-    for node, other in ((alice, bob), (bob, alice)):
-        node.endpoint.expect(other.id, waiting=True, ticks=world.ticks)
+    world.keep_alive(alice, bob)
     world.log.clear()
     world.advance(20.5)
     assert [packet.source for packet in world.log].count(alice.id) == 4
@@ -492,10 +488,10 @@ def test_what_is_expected_before_the_session_counts_in_it(world: "World") -> Non
     assert alice.of(PeerGone) == []
 
 
-@pytest.mark.parametrize("why", ["unanswered", "expected"])
-def test_a_silent_peer_is_asked_at_15_seconds_and_gone_at_28(world: "World", why: str) -> None:
+@pytest.mark.parametrize(("why", "quiet"), [("unanswered", 10), ("expected", 40)])
+def test_a_silent_peer_is_asked_at_15_seconds_and_gone_at_28(world: "World", why: str, quiet: float) -> None:
     alice, bob = world.pair()
-    world.advance(40)
+    world.advance(quiet)
     start = world.ticks
     times = []
     world.adversary = lambda packet: times.append((world.ticks - start, packet.data[1])) or []
@@ -507,25 +503,181 @@ def test_a_silent_peer_is_asked_at_15_seconds_and_gone_at_28(world: "World", why
     handshakes = [seconds for seconds, kind in times if kind == 0x01]
     assert handshakes == [15, 16, 17, 18, 19, 25, 26, 27]
     assert alice.events == []
-    assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
     world.advance(0.2)
     assert alice.of(PeerGone) == [PeerGone(bob.id, "nothing was heard for 28 s")]
     assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
     world.advance(10)
-    assert alice.events == [GaveUp(bob.id, "no answer in 5 s")]
+    # Nobody waits for the handshake that fails last: it is no news.
+    assert alice.events == []
     assert alice.endpoint.statistics().peers == 0
 
 
 def test_a_silent_peer_that_answers_the_handshake_is_not_gone(world: "World") -> None:
     alice, bob = world.pair()
-    world.advance(40)
-    world.adversary = lambda packet: [] if packet.data[1] == 0x30 and world.ticks < 55 else [packet]
+    world.advance(10)
+    world.adversary = lambda packet: [] if packet.data[1] == 0x30 and world.ticks < 25 else [packet]
     world.tell(alice, bob, b"lost")
-    world.advance(60)
+    world.advance(20)
     assert len(alice.of(Established)) == 1
-    assert alice.of(PeerGone) == []
     world.tell(alice, bob, b"x")
     assert bob.payloads() == [b"x"]
+    world.advance(60)
+    assert alice.of(PeerGone) == []
+
+
+def test_a_silent_peer_is_asked_before_it_is_sent_anything(world: "World") -> None:
+    alice, bob = world.pair()
+    world.advance(14.9)
+    assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
+    world.advance(0.1)
+    assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
+    world.log.clear()
+    with pytest.raises(NotDelivered):
+        world.tell(alice, bob, b"x")
+    assert world.log == []
+    world.connect(alice, bob)
+    assert [packet.data[1] for packet in world.log] == [0x01, 0x02, 0x03, 0x30]
+    world.tell(alice, bob, b"x")
+    world.tell(bob, alice, b"y")
+    assert (bob.payloads(), alice.payloads()) == ([b"x"], [b"y"])
+
+
+@pytest.mark.parametrize("why", ["restarted", "gone"])
+def test_a_peer_that_forgot_the_session_loses_no_message(world: "World", why: str) -> None:
+    alice, bob = world.pair()
+    if why == "gone":
+        world.adversary = drop
+        bob.endpoint.expect(alice.id, waiting=True, ticks=world.ticks)
+    world.advance(40)
+    world.adversary = lambda packet: [packet]
+    if why == "restarted":
+        bob = world.restart(bob, b"second")
+    assert bob.endpoint.statistics().sessions == 0
+    assert alice.endpoint.statistics().sessions == 1
+    with pytest.raises(NotDelivered):
+        world.tell(alice, bob, b"x")
+    world.connect(alice, bob)
+    assert [event.restarted for event in alice.of(Established)] == [why == "restarted"]
+    world.tell(alice, bob, b"x")
+    assert bob.payloads() == [b"x"]
+
+
+def test_a_silent_peer_that_does_not_answer_is_given_up_and_may_yet_be_heard(world: "World") -> None:
+    alice, bob = world.pair()
+    world.advance(20)
+    world.adversary = drop
+    for _ in range(2):
+        world.connect(alice, bob)
+        world.advance(4.9)
+        assert alice.events == []
+        world.advance(0.1)
+        assert alice.events == [GaveUp(bob.id, "no answer in 5 s")]
+        alice.events.clear()
+    with pytest.raises(NotDelivered):
+        world.tell(alice, bob, b"x")
+    assert alice.endpoint.statistics().sessions == 1
+    world.adversary = lambda packet: [packet]
+    world.connect(bob, alice)
+    world.tell(alice, bob, b"y")
+    assert bob.payloads() == [b"y"]
+
+
+def test_connecting_to_a_silent_peer_does_not_wait_for_the_next_attempt_of_its_own_accord(world: "World") -> None:
+    alice, bob = world.pair()
+    alice.endpoint.expect(bob.id, waiting=True, ticks=world.ticks)
+    world.adversary = drop
+    world.advance(21)
+    assert alice.events == []
+    world.log.clear()
+    world.connect(alice, bob)
+    assert [packet.data[1] for packet in world.log] == [0x01]
+
+
+def test_connecting_while_a_silent_peer_is_asked_waits_for_that_answer(world: "World") -> None:
+    alice, bob = world.pair()
+    alice.endpoint.expect(bob.id, waiting=True, ticks=world.ticks)
+    world.adversary = drop
+    world.advance(17)
+    world.connect(alice, bob)
+    world.advance(4)
+    firsts = [packet.data for packet in world.log if packet.source == alice.id and packet.data[1] == 0x01]
+    assert len(set(firsts)) == 1
+    assert alice.of(GaveUp) == [GaveUp(bob.id, "no answer in 5 s")]
+    # The next attempt is of its own accord again, and nobody waits for it.
+    world.advance(20)
+    assert alice.events == [PeerGone(bob.id, "nothing was heard for 28 s")]
+
+
+def test_who_connects_is_told_of_a_failure_although_the_session_was_heard_on_meanwhile(world: "World") -> None:
+    alice, bob = world.pair()
+    world.advance(5)
+    held = world.capture(lambda: world.send(bob, alice))
+    world.advance(15)
+    world.adversary = lambda packet: [] if packet.data[1] < 0x30 else [packet]
+    world.connect(alice, bob)
+    world.deliver(held[0])
+    assert alice.endpoint.is_ready(bob.id, world.now, world.ticks)
+    world.advance(5)
+    assert alice.events == [GaveUp(bob.id, "no answer in 5 s")]
+    world.tell(alice, bob, b"x")
+    assert bob.payloads() == [b"x"]
+
+
+def test_who_connects_is_told_of_a_failure_when_the_peers_attestation_ended_under_a_session(world: "World") -> None:
+    alice, bob = world.pair()
+    world.now += 8 * DAY
+    world.adversary = drop
+    world.connect(alice, bob)
+    world.advance(5)
+    assert alice.events == [GaveUp(bob.id, "no answer in 5 s")]
+
+
+def test_a_failed_handshake_is_no_news_when_the_peers_own_has_made_a_session(world: "World") -> None:
+    alice, bob = world.pair()
+    world.advance(20)
+    world.adversary = lambda packet: [] if (packet.source, packet.data[1]) == (alice.id, 0x01) else [packet]
+    world.connect(alice, bob)
+    world.connect(bob, alice)
+    world.advance(6)
+    (established,) = alice.events
+    assert isinstance(established, Established)
+    assert alice.endpoint.statistics().openings == 0
+
+
+def test_two_that_are_silent_to_each_other_may_ask_at_once(world: "World") -> None:
+    alice, bob = world.pair()
+    world.advance(20)
+    alice.endpoint.connect(bob.id, world.now, world.ticks)
+    bob.endpoint.connect(alice.id, world.now, world.ticks)
+    world.run()
+    for number in (b"1", b"2"):
+        world.tell(alice, bob, number)
+        world.tell(bob, alice, number)
+    assert not any(event.late for node in (alice, bob) for event in node.events if isinstance(event, Received))
+    assert bob.payloads() == alice.payloads() == [b"1", b"2"]
+    world.advance(10)
+    assert alice.of(GaveUp) == bob.of(GaveUp) == []
+
+
+def test_a_late_answer_needs_no_handshake_before_it(world: "World") -> None:
+    alice, bob = world.pair()
+    world.keep_alive(alice, bob)
+    for _ in range(110):
+        world.advance(1)
+        assert bob.endpoint.is_ready(alice.id, world.now, world.ticks)
+    assert {packet.data[1] for packet in world.log} == {0x30}
+    world.tell(bob, alice, b"answer")
+    assert alice.payloads() == [b"answer"]
+
+
+def test_a_silent_peer_is_sent_empty_packets_so_that_it_hears_this_node(world: "World") -> None:
+    alice, bob = world.pair()
+    world.keep_alive(alice, bob)
+    world.adversary = lambda packet: [] if packet.source == bob.id else [packet]
+    world.advance(27.9)
+    assert not alice.endpoint.is_ready(bob.id, world.now, world.ticks)
+    assert bob.endpoint.is_ready(alice.id, world.now, world.ticks)
+    assert bob.payloads() == []
 
 
 def test_a_peer_that_comes_back_after_it_was_gone_did_not_restart(world: "World") -> None:
@@ -585,6 +737,7 @@ def test_what_comes_before_a_close_counts_and_what_follows_does_not(world: "Worl
 
 def test_a_close_that_comes_late_ends_its_own_session_only(world: "World") -> None:
     alice, bob = world.pair()
+    world.keep_alive(alice, bob)
     held = world.capture(lambda: world.send(alice, bob, Close("old")))
     world.advance(121)
     world.tell(alice, bob, b"new")
