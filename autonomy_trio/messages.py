@@ -65,7 +65,8 @@ def wire_name(cls: type) -> str:
 
 def is_message_class(cls: object) -> bool:
     """Tell whether `cls` is a frozen attrs class, as every message must be."""
-    return isinstance(cls, type) and attrs.has(cls) and attrs.inspect(cls).is_frozen
+    # By its own dictionary, for `attrs.has` is true of a derived class that has no decorator of its own.
+    return isinstance(cls, type) and "__attrs_attrs__" in vars(cls) and attrs.inspect(cls).is_frozen
 
 
 def message_fields(cls: type) -> Mapping[str, object]:

@@ -21,7 +21,7 @@ import attrs
 MOST_WORDS: Final = 200
 """Characters of a value's own text, or of its place, in one error."""
 
-_SCALARS: Final[tuple[type, ...]] = (types.NoneType, bool, int, str, bytes)
+_SCALARS: Final[tuple[type, ...]] = (bool, int, str, bytes, types.NoneType)
 _CHOICES: Final = (*_SCALARS, float)
 _ITEM: Final = "[{!r:.50}]"
 _FIELD: Final = ".{}"
@@ -90,7 +90,7 @@ def field_types(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - an attrs class, 
     for base in reversed(cls.__mro__):
         hints = typing.get_type_hints(base)
         found |= {name: _bind(hints[name], scopes[base]) for name in inspect.get_annotations(base)}
-    return {field.name: found.get(field.name, Any) for field in attrs.fields(cls)}
+    return {field.name: found.get(field.name, field.type or Any) for field in attrs.fields(cls)}
 
 
 def ancestors(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a class, perhaps with type arguments
@@ -334,35 +334,44 @@ def _reads_object(kind: Any) -> _Reader:  # noqa: ANN401 - an attrs class, perha
 
 
 def _reads_union(kind: object) -> _Reader:
-    """Return the reader of a union: by the one member that a value fits; where scalars fit several, the first named."""
-    # An int is widened to float only where nothing else takes it.
-    choices = sorted(get_args(kind), key=lambda choice: choice is float)
-    readers = [_reader(choice) for choice in choices]
-    present = [reader for choice, reader in zip(choices, readers, strict=True) if choice is not types.NoneType]
-    name = " or ".join(reader.words for reader in readers)
+    """Return the reader of a union: by the one member that a value fits, an enum or literal rather than a plain type.
+
+    The order of the members is of no account, as when unions are compared; an int is widened to float where nothing
+    else takes it.
+    """
+    choices = get_args(kind)
+    special = [_reader(choice) for choice in choices if choice not in _SIMPLE]
+    simple = [reader for choice, reader in _SIMPLE.items() if choice in choices]
+    present = [reader for reader in (*special, *simple) if reader is not _NONE]
+    name = " or ".join(reader.words for reader in (*special, *simple))
 
     def fits(value: object) -> bool:
-        return any(reader.fits(value) for reader in readers)
+        return any(reader.fits(value) for reader in (*special, *simple))
 
     def read_choice(value: object) -> object:
-        if value is None and len(present) < len(readers):
+        if value is None and types.NoneType in choices:
             return None
-        fitting = present if len(present) == 1 else [reader for reader in present if reader.fits(value)]
-        if not fitting:
-            raise _wrong(name, value)
-        if len(fitting) > 1 and (_is_list(value) or _is_map(value)):
+        if len(present) == 1:
+            return present[0].read(value)
+        fitting = [reader for reader in special if reader.fits(value)]
+        if len(fitting) > 1:
             several = " or ".join(reader.words for reader in fitting)
             msg = f"could be {several}: a union's members need different fields"
             raise MisfitError(msg)
+        fitting += [reader for reader in simple if reader.fits(value)]
+        if not fitting:
+            raise _wrong(name, value)
         return fitting[0].read(value)
 
     return _Reader(name, fits, read_choice)
 
 
 _ANYTHING: Final = _Reader("any value", lambda _: True, plain)
+_NONE: Final = _reads_exactly(types.NoneType)
 _SIMPLE: Final[Mapping[object, _Reader]] = {
-    **{scalar: _reads_exactly(scalar) for scalar in (*_SCALARS, datetime.datetime)},
-    None: _reads_exactly(types.NoneType),
+    **{scalar: _reads_exactly(scalar) for scalar in (bool, int, str, bytes, datetime.datetime)},
+    types.NoneType: _NONE,
+    None: _NONE,
     float: _Reader("float", _is_number, _read_float),
     Any: _ANYTHING,
     object: _ANYTHING,

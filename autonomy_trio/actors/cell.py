@@ -4,13 +4,13 @@ Rules that the worker keeps:
 
 * A message is in exactly one place: in the channel, in `_current`, or finished. Nothing waits while holding one outside
   `_current`, so a cancellation anywhere loses none.
-* One cancel scope serves many messages. Whoever cancels a handler cancels the scope, and a scope that was cancelled is left
-  before the next message is taken, even if the handler returned normally.
-* An exception ends the instance, never the task: the fence in `_run` is the agent's supervisor.
+* One cancel scope serves many messages. Whoever cancels a handler cancels the scope, and a scope that was cancelled is
+  left before the next message is taken, even if the handler returned normally.
+* An exception ends the instance, never the task: the fence in `run` is the agent's supervisor.
 """
 
+import inspect
 from collections.abc import Callable
-from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, Literal, final
 
 import attrs
@@ -22,6 +22,7 @@ from autonomy_trio.actors.declare import Spec
 from autonomy_trio.actors.delivery import OUTSIDE, Delivery
 from autonomy_trio.actors.supervision import decide
 from autonomy_trio.errors import HandlerFailed, MailboxFull, NotDelivered, OutcomeUnknown
+from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import wire_name
 
@@ -64,7 +65,7 @@ class Cell:
         """Give the agent its channel and its task."""
         self._send, self._receive = trio.open_memory_channel[Delivery](self.spec.mailbox.capacity)
         self.state = "running"
-        self.runtime.start_task(self._run, self.name)
+        self.runtime.start_task(self)
 
     def accept_nowait(self, delivery: Delivery) -> None:
         """Queue a delivery.
@@ -82,10 +83,10 @@ class Cell:
         self.runtime.unfinished += 1
 
     async def accept(self, delivery: Delivery) -> None:
-        """Queue a delivery, waiting for room.
+        """Queue a delivery, waiting for room; an agent that ends meanwhile finishes it all the same.
 
         Raises:
-            NotDelivered: the agent is stopping, or stopped meanwhile.
+            NotDelivered: the agent is stopping.
         """
         try:
             self.accept_nowait(delivery)
@@ -97,17 +98,14 @@ class Cell:
         self.runtime.unfinished += 1
         try:
             await self._open_channel().send(delivery)
-        except trio.BrokenResourceError:
-            self.runtime.finished()
-            raise self._stopping() from None
-        except BaseException:
+        except BaseException:  # cancellation
             self.runtime.finished()
             raise
 
     def cancel_handler(self) -> None:
-        """Cancel the running handler; the agent goes on with its next message."""
-        if self._scope is not None and self._current is not None:
-            self._scope.cancel()
+        """Cancel the handler that runs now; the agent goes on with its next message."""
+        assert self._scope is not None  # noqa: S101 - a handler runs in it
+        self._scope.cancel()
 
     def stop(self, patience: float) -> None:
         """End the agent once its running handler has ended, which has `patience` seconds to do so."""
@@ -137,20 +135,17 @@ class Cell:
     def _stopping(self) -> NotDelivered:
         return NotDelivered(f"{self.name} is stopping: nothing was run")
 
-    async def _run(self) -> None:
+    async def run(self) -> None:
         """Be the agent's task: one turn for each instance, and for each cancelled handler."""
         try:
             while self.state == "running":
-                try:
-                    with trio.CancelScope() as scope:
-                        self._scope = scope
-                        await self._turn(scope)
-                except Exception as error:  # noqa: BLE001 - fence: an agent; what it raises ends its instance and nothing else
-                    self._failed(error)
-                else:
-                    self._withdrawn()
+                # Fence: an agent; what it raises ends its instance and nothing else.
+                with fence(self._failed), trio.CancelScope() as scope:
+                    self._scope = scope
+                    await self._turn(scope)
+                self._withdrawn()
                 self._scope = None
-            if self._started and not self.gave_up:
+            if self._started and self.spec.on_stop:
                 await self._on_stop()
         finally:
             self._end()
@@ -158,18 +153,17 @@ class Cell:
     async def _turn(self, scope: trio.CancelScope) -> None:
         if not self._started:
             if self.spec.on_start:
-                await self.instance.on_start(self._context(None))
+                await _complete(self.instance.on_start(self._context(None)))
             self._started = True
         await self._serve(scope)
 
     async def _on_stop(self) -> None:
-        if not self.spec.on_stop:
-            return
-        with trio.move_on_after(self.runtime.grace) as scope:
-            try:
-                await self.instance.on_stop(self._context(None))
-            except Exception:  # fence: a hook of an agent that is ending anyway
-                _log.exception("on_stop failed", agent=self.name)
+        def failed(error: Exception) -> None:
+            _log.error("on_stop failed", agent=self.name, exc_info=error)
+
+        # Fence: a hook of an agent that is ending anyway.
+        with fence(failed), trio.move_on_after(self.runtime.grace) as scope:
+            await _complete(self.instance.on_stop(self._context(None)))
         if scope.cancelled_caught:
             _log.error("on_stop was cut off", agent=self.name, after=self.runtime.grace)
 
@@ -193,9 +187,12 @@ class Cell:
                 await self._handle(delivery, scope)
 
     def _is_void(self, delivery: Delivery) -> bool:
-        """Finish a delivery that nobody waits for any more: a tombstone, or one past its deadline."""
+        """Finish a delivery that is not to be handled: a tombstone, one that expired, or any of a stopping agent."""
         if delivery.cancelled:
             self._finish()
+        elif self.state != "running":
+            self._bury(delivery, "stopped")
+            self._finish(outcome.Error(self._stopping()))
         elif delivery.deadline <= trio.current_time():
             self._bury(delivery, "expired")
             self._finish(outcome.Error(trio.TooSlowError()))
@@ -204,10 +201,7 @@ class Cell:
     async def _handle(self, delivery: Delivery, scope: trio.CancelScope) -> None:
         message = delivery.message
         handler = self.spec.handler_of(type(message))
-        if handler is None:  # a route checks before it sends; this is for a message that changed its class since
-            self._bury(delivery, "not handled")
-            self._finish(outcome.Error(self.runtime.not_handled(self, message)))
-            return
+        assert handler is not None  # noqa: S101 - whoever sends asks the spec first
         delivery.cell = self
         if delivery.deadline != float("inf"):
             scope.deadline = delivery.deadline
@@ -215,7 +209,7 @@ class Cell:
             result = handler.function(self.instance, message, self._context(delivery))
         else:
             result = handler.function(self.instance, message)
-        if isinstance(result, CoroutineType):
+        if inspect.iscoroutine(result):
             result = await result
         if delivery.reply is not None:
             handler.check_reply(result)
@@ -226,12 +220,11 @@ class Cell:
 
     def _finish(self, result: outcome.Outcome[Any] | None = None) -> None:
         delivery = self._current
-        self._current = None
-        if delivery is not None:
-            delivery.cell = None
-            if result is not None:
-                delivery.settle(result)
-            self.runtime.finished()
+        assert delivery is not None  # noqa: S101 - who finishes one has it
+        self._current = delivery.cell = None
+        self.runtime.finished()
+        if result is not None:
+            delivery.settle(result)
 
     def _withdrawn(self) -> None:
         """Finish the message whose handler was cancelled, if the turn ended that way: no failure, the state stays."""
@@ -241,12 +234,10 @@ class Cell:
         if self.state == "running":
             self._finish(outcome.Error(trio.TooSlowError()))
         else:
+            name = wire_name(type(delivery.message))
             self._bury(delivery, "stopped")
-            self._finish(outcome.Error(self._unknown(delivery)))
-
-    def _unknown(self, delivery: Delivery) -> OutcomeUnknown:
-        name = wire_name(type(delivery.message))
-        return OutcomeUnknown(f"{self.name} was stopped while it handled {name}: it may have had effects")
+            msg = f"{self.name} was stopped while it handled {name}: it may have had effects"
+            self._finish(outcome.Error(OutcomeUnknown(msg)))
 
     def _failed(self, error: Exception) -> None:
         """Let the supervisor decide what follows the failure of an instance."""
@@ -285,10 +276,9 @@ class Cell:
         self.runtime.bury(self.name, delivery.message, delivery.sender, reason)
 
     def _end(self) -> None:
-        """Empty the mailbox, answer who waits, and give the name back. Never waits."""
+        """Empty the mailbox and take what waits for room in it, answer all, and give the name back. Never waits."""
         self.state = "stopped"
-        if self._current is not None:
-            self._finish(outcome.Error(self._unknown(self._current)))
+        self._withdrawn()
         receive = self._receive
         assert receive is not None  # noqa: S101 - only a started agent has a task that ends
         while True:
@@ -296,12 +286,16 @@ class Cell:
                 self._current = receive.receive_nowait()
             except trio.WouldBlock:
                 break
-            if not self._current.cancelled:
-                self._bury(self._current, "stopped")
-            self._finish(outcome.Error(self._stopping()))
+            self._is_void(self._current)
         receive.close()
         self._forget()
 
     def _forget(self) -> None:
         self.runtime.forget(self)
         self._ended.set()
+
+
+async def _complete(result: object) -> None:
+    """Await what a hook returned if it is ``async def``."""
+    if inspect.iscoroutine(result):
+        await result

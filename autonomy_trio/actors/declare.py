@@ -2,10 +2,9 @@
 
 import inspect
 import re
-import typing
 from collections.abc import Callable, Mapping
-from types import FunctionType
-from typing import Any, Final, Literal, TypeVar, cast, dataclass_transform, get_origin, overload
+from types import FunctionType, NoneType, UnionType
+from typing import Any, Final, Literal, TypeVar, Union, cast, dataclass_transform, get_args, get_origin, overload
 
 import attrs
 
@@ -21,17 +20,17 @@ _MARK: Final = "__autonomy_on__"
 _SPEC: Final = "__agent_spec__"
 
 
+def _at_least_one(_: object, __: object, value: object) -> None:
+    if type(value) is not int or value < 1:
+        msg = f"Mailbox(capacity={value!r}): a mailbox holds at least 1 message"
+        raise DeclarationError(msg)
+
+
 @attrs.frozen
 class Mailbox:
     """How many messages an agent's queue holds; a sender waits while it is full."""
 
-    capacity: int = attrs.field(default=64)
-
-    @capacity.validator
-    def _at_least_one(self, _: object, value: int) -> None:
-        if type(value) is not int or value < 1:
-            msg = f"Mailbox(capacity={value!r}): a mailbox holds at least 1 message"
-            raise DeclarationError(msg)
+    capacity: int = attrs.field(default=64, validator=_at_least_one)
 
 
 @attrs.frozen
@@ -43,8 +42,8 @@ class Handler:
     allow: str | None
     function: Callable[..., Any]
     takes_context: bool
-    reply: type | None
-    """The class a reply must be an instance of; None where the message asks for none, or for a type that is no plain class."""
+    reply: tuple[type, ...] | None
+    """The classes a reply must be an instance of; None where the message asks for none, or for what is no class."""
 
     def check_reply(self, reply: object) -> None:
         """Refuse a reply of another type than the request declares.
@@ -53,7 +52,9 @@ class Handler:
             TypeError: it is the handler's failure.
         """
         if self.reply is not None and not isinstance(reply, self.reply):
-            msg = f"{self.method} returned a {type(reply).__name__} for {self.message.__name__}, which is replied to with a {self.reply.__name__}"
+            wanted = " or ".join(each.__name__ for each in self.reply)
+            got, request = type(reply).__name__, self.message.__name__
+            msg = f"{self.method} returned a {got} for {request}, which is replied to with a {wanted}"
             raise TypeError(msg)
 
 
@@ -74,7 +75,7 @@ class Spec:
     _found: dict[type, Handler | None] = attrs.field(factory=dict[type, Handler | None], repr=False)
 
     def handler_of(self, message: type) -> Handler | None:
-        """Return the handler of a message class: its own, or that of its most derived base; None where there is none."""
+        """Return the handler of a message class: its own or that of its most derived base; None where there is none."""
         try:
             return self._found[message]
         except KeyError:
@@ -115,8 +116,8 @@ def _latest(subclasses: list[type]) -> list[type]:
 def on(message: type, *, allow: str | None = None) -> Callable[[F], F]:
     """Mark a method as the handler of `message` and of its subclasses.
 
-    The method is ``(self, message)`` or ``(self, message, context)``. What it returns is the reply. An ``async def`` may wait;
-    a plain ``def`` runs to completion without a task switch.
+    The method is ``(self, message)`` or ``(self, message, context)``. What it returns is the reply. An ``async def``
+    may wait; a plain ``def`` runs to completion without a task switch.
 
     Args:
         message: a frozen attrs class; a ``Request[R]`` where the method's reply is an R.
@@ -129,6 +130,9 @@ def on(message: type, *, allow: str | None = None) -> Callable[[F], F]:
     """
 
     def decorate(function: F) -> F:
+        if not callable(cast("object", function)):  # a property, a classmethod: what has no place for the mark
+            msg = f"@on({_name(message)}) marks {function!r}: a handler is def or async def with self and a message"
+            raise DeclarationError(msg)
         marks: list[tuple[type, str | None]] = [*getattr(function, _MARK, ()), (message, allow)]
         setattr(function, _MARK, marks)
         return function
@@ -164,10 +168,11 @@ def agent(
     """
 
     def decorate(plain: type[T]) -> type[T]:
-        if restart not in typing.get_args(Restart):
-            msg = f"{plain.__name__}: restart={restart!r} is none of {', '.join(typing.get_args(Restart))}"
+        if restart not in get_args(Restart):
+            msg = f"{plain.__name__}: restart={restart!r} is none of {', '.join(get_args(Restart))}"
             raise DeclarationError(msg)
         handlers = _handlers_of(plain)
+        on_start, on_stop = _has_hook(plain, "on_start"), _has_hook(plain, "on_stop")
         defined = attrs.define(plain)
         spec = Spec(
             agent=defined.__name__,
@@ -175,8 +180,8 @@ def agent(
             handlers={handler.message: handler for handler in handlers},
             mailbox=mailbox or Mailbox(),
             restart=restart,
-            on_start=callable(getattr(defined, "on_start", None)),
-            on_stop=callable(getattr(defined, "on_stop", None)),
+            on_start=on_start,
+            on_stop=on_stop,
         )
         setattr(defined, _SPEC, spec)
         return defined
@@ -207,7 +212,8 @@ def _handlers_of(cls: type) -> list[Handler]:
     marks: dict[str, list[tuple[type, str | None]]] = {}
     for base in reversed(cls.__mro__):
         for method, value in vars(base).items():
-            own = getattr(value, _MARK, None)
+            # A staticmethod hides the mark of what it wraps; it is found, and then refused.
+            own = getattr(inspect.unwrap(value, stop=lambda each: hasattr(each, _MARK)), _MARK, None)
             if own is not None:
                 marks[method] = own
     by_message: dict[type, Handler] = {}
@@ -228,7 +234,7 @@ def _handler(cls: type, method: str, message: object, allow: str | None) -> Hand
         msg = f"{place} is marked with @on but is no method: a handler is def or async def with self and a message"
         raise DeclarationError(msg)
     if not is_message_class(message):
-        msg = f"{place}: @on({getattr(message, '__name__', message)}) is not a frozen attrs class: decorate it with @attrs.frozen"
+        msg = f"{place}: @on({_name(message)}) is not a frozen attrs class: decorate it with @attrs.frozen"
         raise DeclarationError(msg)
     message = cast("type", message)
     if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
@@ -242,45 +248,80 @@ def _handler(cls: type, method: str, message: object, allow: str | None) -> Hand
         except PolicyError as error:
             msg = f"{place}: {error}"
             raise PolicyError(msg) from None
-    expected = reply_type(message)
-    reply = expected if isinstance(expected, type) and get_origin(expected) is None else None
-    return Handler(message, method, allow, function, len(parameters) == _WITH_CONTEXT, reply)
+    return Handler(message, method, allow, function, len(parameters) == _WITH_CONTEXT, _classes(reply_type(message)))
 
 
+def _classes(expected: object) -> tuple[type, ...] | None:
+    """Return the classes that a value of a type is an instance of; None where its class says nothing."""
+    if expected is float:
+        return float, int  # as annotations read it
+    if get_origin(expected) in (Union, UnionType):
+        each = [_classes(choice) for choice in get_args(expected)]
+        known = [classes for classes in each if classes is not None]
+        return sum(known, ()) if len(known) == len(each) else None
+    cls = get_origin(expected) or expected
+    return (cls,) if isinstance(cls, type) and cls is not Any else None
+
+
+_UNKNOWN: Final = inspect.Parameter.empty
 _WITH_CONTEXT: Final = 3
 """Positional parameters of a handler that takes the context: self, message, context."""
 
 
 def _positional(place: str, function: FunctionType) -> list[str]:
-    parameters = list(inspect.signature(function).parameters.values())
-    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
-    if len(names) != len(parameters) or len(names) not in (_WITH_CONTEXT - 1, _WITH_CONTEXT):
+    names = _positional_names(function)
+    if names is None or len(names) not in (_WITH_CONTEXT - 1, _WITH_CONTEXT):
         msg = f"{place}: a handler takes (self, message) or (self, message, context)"
         raise DeclarationError(msg)
     return names
 
 
+def _positional_names(function: FunctionType) -> list[str] | None:
+    """Return the names of a function's parameters; None where not all are positional."""
+    parameters = list(inspect.signature(function).parameters.values())
+    names = [each.name for each in parameters if each.kind in (each.POSITIONAL_ONLY, each.POSITIONAL_OR_KEYWORD)]
+    return names if len(names) == len(parameters) else None
+
+
+def _has_hook(cls: type, name: str) -> bool:
+    """Tell whether a class has a hook, which must be one that can be called."""
+    hook = inspect.getattr_static(cls, name, None)
+    if hook is None:
+        return False
+    names = _positional_names(hook) if isinstance(hook, FunctionType) else None
+    if names is None or len(names) != _WITH_CONTEXT - 1 or inspect.isasyncgenfunction(hook):
+        msg = f"{cls.__name__}.{name}: a hook is def or async def and takes (self, context)"
+        raise DeclarationError(msg)
+    return True
+
+
 def _check_annotations(place: str, function: FunctionType, parameters: list[str], message: type) -> None:
-    """Refuse annotations that disagree with `@on`; those that cannot be resolved yet (forward references) are left alone."""
+    """Refuse annotations that disagree with `@on`; those that cannot be resolved yet are left alone."""
     found = _annotation(function, parameters[1])
-    if isinstance(found, type) and not issubclass(message, found):
-        msg = f"{place} is marked @on({message.__name__}) but annotates its message as {found.__name__}: make them agree"
+    if isinstance(found, type) and found not in (Any, _UNKNOWN) and not issubclass(message, found):
+        msg = f"{place} is marked @on({message.__name__}) but annotates its message as {found.__name__}: let them agree"
         raise DeclarationError(msg)
     expected = reply_type(message)
     returned = _annotation(function, "return")
-    if expected is None or returned is inspect.Parameter.empty:
+    if expected is None or returned is _UNKNOWN:
         return
-    if (type(None) if returned is None else returned) != expected:
-        wanted = getattr(expected, "__name__", expected)
+    if (NoneType if returned is None else returned) != expected:
+        wanted = _name(expected)
         msg = f"{place} answers {message.__name__}, a Request[{wanted}]: annotate it '-> {wanted}' and return one"
         raise DeclarationError(msg)
 
 
 def _annotation(function: FunctionType, name: str) -> object:
-    annotation = function.__annotations__.get(name, inspect.Parameter.empty)
+    annotation = function.__annotations__.get(name, _UNKNOWN)
     if not isinstance(annotation, str):
         return annotation
     try:
-        return eval(annotation, function.__globals__)  # noqa: S307 - the class's own annotation, in its own module
+        return eval(annotation, inspect.unwrap(function).__globals__)  # noqa: S307 - a class's own annotation, in its module
     except (NameError, AttributeError, TypeError, SyntaxError):
-        return inspect.Parameter.empty
+        return _UNKNOWN
+
+
+def _name(kind: object) -> str:
+    if kind is NoneType:
+        return "None"
+    return kind.__name__ if isinstance(kind, type) else str(kind)

@@ -94,7 +94,8 @@ class PendingReply:
 
         try:
             return await trio.lowlevel.wait_task_rescheduled(abort)
-        except trio.TooSlowError:
-            # The handler's side saw the deadline first: under `move_on_after` the asker is cancelled here, not surprised.
-            await trio.lowlevel.checkpoint()
-            raise
+        except trio.TooSlowError as error:
+            late = error
+        # The handler's side saw the deadline first: an asker in `move_on_after` is cancelled here, not surprised.
+        await trio.lowlevel.checkpoint()
+        raise late

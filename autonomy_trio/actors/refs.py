@@ -66,9 +66,9 @@ class AgentRef(Generic[A_co]):
     async def tell(self, message: object) -> None:
         """Put a message into the agent's mailbox, and wait while that is full.
 
-        In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is sent
-        at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is a
-        checkpoint.
+        In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is
+        sent at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is
+        a checkpoint.
 
         Raises:
             MessageError: the message has no encoding, or is too large (to another node only).

@@ -2,7 +2,7 @@
 
 import contextvars
 import itertools
-from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator
+from collections.abc import AsyncGenerator, Callable, Iterator
 from contextlib import asynccontextmanager
 from typing import Any, Final, TypeVar, final
 
@@ -61,6 +61,8 @@ class Runtime:
         if not name or "/" in name or not name.isprintable():
             msg = f"{name!r} cannot be an agent's name: use letters, digits, '_', '-' or '.'"
             raise UsageError(msg)
+        if self._emptied.is_set():
+            self._emptied = trio.Event()
         cell = self._cells[name] = Cell(self, name, spec, factory, instance)
         if spec.on_start:
             cell.start()
@@ -82,14 +84,14 @@ class Runtime:
         """Return all agents, in the order they were spawned."""
         return list(self._cells.values())
 
-    def start_task(self, run: Callable[[], Coroutine[Any, Any, None]], name: str) -> None:
+    def start_task(self, cell: Cell) -> None:
         """Start an agent's task in the node's nursery."""
 
-        async def task() -> None:
-            _running.set(self._cells.get(name))
-            await run()
+        def start() -> None:
+            _running.set(cell)
+            self.nursery.start_soon(cell.run, name=f"agent {cell.name}")
 
-        self.context.copy().run(self.nursery.start_soon, task, name=f"agent {name}")
+        self.context.copy().run(start)
 
     def sender(self) -> Sender:
         """Return who sends: the agent whose task this is, else the node."""
@@ -147,17 +149,24 @@ class Runtime:
     async def drain(self) -> None:
         """Stop every agent: refuse outside senders, let the agents finish, run ``on_stop``, later agents first.
 
-        Takes at most `grace` seconds until the agents are quiet and `grace` for each ``on_stop``. On cancellation agents are
-        left to the nursery's owner, which ends them.
+        Takes at most `grace` seconds until the agents are quiet and each ``on_start`` is over, and `grace` for each
+        ``on_stop``. On cancellation agents are left to the nursery's owner, which ends them.
         """
         self.draining = True
-        if self.unfinished:
-            with trio.move_on_after(self.grace):
+        with trio.move_on_after(self.grace) as patience:
+            if self.unfinished:
                 await self._quiet.wait()
         for cell in reversed(self.cells()):
-            cell.stop(0)
+            cell.stop(max(0.0, patience.deadline - trio.current_time()))
             if cell.spec.on_stop:
                 await cell.wait_stopped()
+
+    def close(self) -> None:
+        """Refuse what comes when nothing can run any more, and forget the agents that never did."""
+        self.draining = True
+        for cell in self.cells():
+            if cell.state == "waiting":
+                cell.stop(0)
 
     def _number(self, name: str) -> str:
         """Return a class's name for an unnamed agent: as it is first, then with a number."""
@@ -187,21 +196,23 @@ class LocalRoute:
 
     async def tell(self, message: object) -> None:
         """Queue a message, waiting for room."""
-        delivery = Delivery(message, self.runtime.sender())
-        cell = self._cell_or_bury(delivery)
-        if cell is None:
-            await trio.lowlevel.checkpoint()
-            return
         if self.runtime.yield_due():
             await trio.lowlevel.checkpoint()
-        await cell.accept(delivery)
+        delivery, cell = Delivery(message, self.runtime.sender()), None
+        try:
+            cell = self.runtime.deliverable(self.name, message, delivery.sender)
+            await cell.accept(delivery)
+        except (NotHandled, NotDelivered) as error:
+            self._bury(delivery, cell, error)
 
     def tell_nowait(self, message: object) -> None:
         """Queue a message or raise `MailboxFull`."""
-        delivery = Delivery(message, self.runtime.sender())
-        cell = self._cell_or_bury(delivery)
-        if cell is not None:
+        delivery, cell = Delivery(message, self.runtime.sender()), None
+        try:
+            cell = self.runtime.deliverable(self.name, message, delivery.sender)
             cell.accept_nowait(delivery)
+        except (NotHandled, NotDelivered) as error:
+            self._bury(delivery, cell, error)
 
     async def ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Queue a request and wait for its reply."""
@@ -210,17 +221,15 @@ class LocalRoute:
         await self.runtime.deliverable(self.name, message, delivery.sender).accept(delivery)
         return await reply.wait(delivery.cancel)
 
-    def _cell_or_bury(self, delivery: Delivery) -> Cell | None:
-        """Return who takes a `tell`; one that nobody takes is a dead letter and no error, as it would be on another node."""
-        try:
-            return self.runtime.deliverable(self.name, delivery.message, delivery.sender)
-        except NotHandled:
-            self.runtime.bury(self.name, delivery.message, delivery.sender, "not handled")
-        except NotDelivered:
-            if self.runtime.draining and delivery.sender is OUTSIDE:
-                raise
-            self.runtime.bury(self.name, delivery.message, delivery.sender, "unknown agent")
-        return None
+    def _bury(self, delivery: Delivery, cell: Cell | None, error: NotHandled | NotDelivered) -> None:
+        """Make a `tell` that nobody takes a dead letter and no error, as it would be on another node."""
+        if isinstance(error, NotHandled):
+            reason: Reason = "not handled"
+        elif self.runtime.draining and delivery.sender is OUTSIDE:
+            raise error
+        else:
+            reason = "unknown agent" if cell is None else "stopped"
+        self.runtime.bury(self.name, delivery.message, delivery.sender, reason)
 
 
 @asynccontextmanager
@@ -235,7 +244,8 @@ async def open_runtime(*, ask_limit: float = 30.0, grace: float = 5.0) -> AsyncG
     """
     async with trio.open_nursery() as nursery:
         runtime = Runtime(nursery, ask_limit=ask_limit, grace=grace)
-        yield runtime
-        await runtime.drain()
-
-
+        try:
+            yield runtime
+            await runtime.drain()
+        finally:
+            runtime.close()

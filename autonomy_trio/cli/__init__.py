@@ -3,8 +3,10 @@
 An error is one sentence and a way out: exit code 2 for what the call got wrong, 1 for what failed, no traceback.
 """
 
+import io
 import sys
 import traceback
+from typing import Final, NoReturn
 
 import click
 
@@ -14,6 +16,10 @@ from autonomy_trio.cli.relay import relay
 from autonomy_trio.cli.run import run
 from autonomy_trio.cli.send import ask, send
 from autonomy_trio.errors import AutonomyError, UsageError
+from autonomy_trio.logs import printable
+
+MOST_ERROR: Final = 2000
+"""Characters of an error that are shown."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -28,21 +34,27 @@ for command in (run, relay, identity, authority, send, ask):
 
 def main() -> None:
     """Run the command line and exit."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        # What a terminal's encoding lacks is shown by its number and ends nothing; standard error does so by itself.
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         autonomy_trio(prog_name="python -m autonomy_trio", standalone_mode=False)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
     except UsageError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(2)
+        _fail(str(error), 2)
     except AutonomyError as error:
-        click.echo(f"Error: {error}", err=True)
-        sys.exit(1)
+        _fail(str(error), 1)
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - fence: the command; a failure of the user's code or of ours is one sentence
         last = traceback.extract_tb(error.__traceback__)[-1]
-        click.echo(f"Error: {type(error).__name__} at {last.filename}:{last.lineno}: {error}", err=True)
-        sys.exit(1)
+        _fail(f"{type(error).__name__} at {last.filename}:{last.lineno}: {error}", 1)
+
+
+def _fail(sentence: str, code: int) -> NoReturn:
+    """Show an error on one line, whatever is quoted in it, and exit."""
+    click.echo(f"Error: {printable(' '.join(sentence.split()), MOST_ERROR)}", err=True)
+    sys.exit(code)

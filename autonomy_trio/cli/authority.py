@@ -1,7 +1,6 @@
 """``authority init`` and ``authority issue``: an identity that says what is true of others."""
 
 import re
-import sys
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,6 +9,7 @@ import click
 
 from autonomy_trio.cli.options import home_option, parse_attributes
 from autonomy_trio.errors import ConfigurationError
+from autonomy_trio.trust.anchors import DEFAULT_LONGEST_VALIDITY, format_duration
 from autonomy_trio.trust.attributes import ATTRIBUTE_TYPES, NAME_RULE, is_attribute_name
 from autonomy_trio.trust.credentials import issue as issue_credential
 from autonomy_trio.trust.credentials import read_presentation, to_text
@@ -19,12 +19,12 @@ from autonomy_trio.trust.vault import Vault
 _UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
-@click.group()
+@click.group(short_help="Say what is true of others, in credentials.")
 def authority() -> None:
     """Issue credentials: an authority is an identity that others trust to say what is true of somebody."""
 
 
-@authority.command()
+@authority.command(short_help="Print the anchor by which others trust this home.")
 @home_option
 @click.option(
     "--attribute",
@@ -47,7 +47,7 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
         click.echo("# list what it may assert, say: attributes = { team = \"string\" }", err=True)
 
 
-@authority.command()
+@authority.command(short_help="Issue a credential.")
 @home_option
 @click.option("--subject", required=True, metavar="I…", help="Whom it is about: what 'identity show' prints there.")
 @click.option(
@@ -58,18 +58,19 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
     metavar="NAME=VALUE",
     help="What is true of the subject: team=payments, level=3, cleared=true, roles={auditor,clerk}. Repeatable.",
 )
-@click.option("--validity", default="1h", show_default=True, metavar="TIME", help="How long it holds: 30m, 1h, 7d.")
+@click.option(
+    "--validity",
+    default="1h",
+    show_default=True,
+    metavar="TIME",
+    help="How long it holds: 30m, 12h. More than 1d is for anchors whose longest_validity allows it.",
+)
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
 def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, out: Path | None) -> None:
     """Issue a credential, to be put into the folder 'credentials' of the subject's home or shown with --credential."""
+    whom, what, seconds = parse_identifier(subject), parse_attributes(attributes), _seconds(validity)
     with Vault.open_beside(home) as vault:
-        encoded = issue_credential(
-            vault,
-            subject=parse_identifier(subject),
-            attributes=parse_attributes(attributes),
-            now=time.time(),
-            validity=_seconds(validity),
-        )
+        encoded = issue_credential(vault, subject=whom, attributes=what, now=time.time(), validity=seconds)
     until = datetime.fromtimestamp(read_presentation(encoded).expires, UTC)
     if out is None:
         click.echo(to_text(encoded), nl=False)
@@ -80,7 +81,13 @@ def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, 
         except OSError as error:
             msg = f"{out} cannot be written ({(error.strerror or str(error)).lower()}): choose another file with --out"
             raise ConfigurationError(msg) from None
-    click.echo(f"holds until {until:%Y-%m-%d %H:%M:%S} UTC{'' if out is None else f', written to {out}'}", file=sys.stderr)
+    click.echo(f"holds until {until:%Y-%m-%d %H:%M:%S} UTC{'' if out is None else f', written to {out}'}", err=True)
+    if seconds > DEFAULT_LONGEST_VALIDITY:
+        longest = format_duration(DEFAULT_LONGEST_VALIDITY)
+        click.echo(
+            f"longer than {longest}: it is accepted where the anchor has longest_validity = \"{validity}\", and nowhere else",
+            err=True,
+        )
 
 
 def _attribute_type(pair: str) -> tuple[str, str]:

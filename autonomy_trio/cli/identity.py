@@ -14,7 +14,7 @@ def identity() -> None:
     """The identity of a home."""
 
 
-@identity.command()
+@identity.command(short_help="Print the identifier of a home.")
 @home_option
 def show(home: Path) -> None:
     """Print the identifier of a home, which is made if it is not there yet."""

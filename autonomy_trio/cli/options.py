@@ -3,7 +3,7 @@
 import os
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar, cast
 
 import click
 import platformdirs
@@ -11,6 +11,7 @@ import trio
 
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.groups import single_error
+from autonomy_trio.trust.attributes import to_record
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -22,11 +23,31 @@ def default_home() -> Path:
     return Path(chosen) if chosen else Path(platformdirs.user_data_dir("autonomy_trio", appauthor=False)) / "home"
 
 
+class _Home(click.Path):
+    """A folder, which need not be there yet."""
+
+    def __init__(self) -> None:
+        super().__init__(file_okay=False, path_type=Path)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:  # noqa: ANN401 - click's own
+        """Read a folder's path; an empty one, as an unset variable makes it, would be the working folder."""
+        if value == "":
+            self.fail("it is empty: name a folder.", param, ctx)
+        return super().convert(value, param, ctx)
+
+
+HOME: Final = _Home()
+"""The type of ``--home``."""
+
+FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
+"""The type of an option that names a file to read."""
+
+
 def home_option(command: F) -> F:
     """Add ``--home DIR``."""
     return click.option(
         "--home",
-        type=click.Path(file_okay=False, path_type=Path),
+        type=HOME,
         default=default_home,
         show_default="$AUTONOMY_HOME, else the platform's data folder",
         help="The folder that keeps the node's keys.",
@@ -46,16 +67,22 @@ def credential_option(command: F) -> F:
         "--credential",
         "credentials",
         multiple=True,
-        type=click.Path(dir_okay=False, path_type=Path),
+        type=FILE,
         metavar="FILE",
         help="A credential to show, besides those in the home's folder 'credentials'; repeatable.",
     )(command)
 
 
 def run_trio(main: Callable[[], Awaitable[T]]) -> T:
-    """Run an async main function; what it raises comes out as one error."""
-    with single_error():
-        return trio.run(main)
+    """Run an async main function; what it raises comes out as one error, an exit or interrupt before all others."""
+    try:
+        with single_error():
+            return trio.run(main)
+    except BaseExceptionGroup as group:
+        error: BaseException = group.subgroup((KeyboardInterrupt, SystemExit)) or group
+        while isinstance(error, BaseExceptionGroup):
+            error = cast("BaseExceptionGroup[BaseException]", error).exceptions[0]
+        raise error from None
 
 
 def parse_attributes(pairs: tuple[str, ...]) -> dict[str, str | int | bool | frozenset[str]]:
@@ -64,7 +91,7 @@ def parse_attributes(pairs: tuple[str, ...]) -> dict[str, str | int | bool | fro
     A value in double quotes is a string whatever it looks like.
 
     Raises:
-        ConfigurationError: a pair has no ``=``, or a name comes twice.
+        ConfigurationError: a pair has no ``=`` or no value, a name comes twice, or no credential can say such a thing.
     """
     attributes: dict[str, str | int | bool | frozenset[str]] = {}
     for pair in pairs:
@@ -72,10 +99,18 @@ def parse_attributes(pairs: tuple[str, ...]) -> dict[str, str | int | bool | fro
         if not equals or not name:
             msg = f"--attribute {pair!r} is no attribute: write NAME=VALUE, say team=payments"
             raise ConfigurationError(msg)
+        if not text:
+            msg = f"--attribute {pair!r} has no value: write {name}=VALUE, or {name}='\"\"' for an empty string"
+            raise ConfigurationError(msg)
         if name in attributes:
             msg = f"--attribute {name} is given twice: give each attribute once, a set as {name}={{a,b}}"
             raise ConfigurationError(msg)
         attributes[name] = _value(text)
+    try:
+        to_record(attributes)
+    except ValueError as error:
+        msg = f"--attribute: {error}"
+        raise ConfigurationError(msg) from None
     return attributes
 
 

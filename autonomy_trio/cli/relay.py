@@ -5,7 +5,7 @@ from pathlib import Path
 import click
 import trio
 
-from autonomy_trio.cli.options import default_home, run_trio
+from autonomy_trio.cli.options import HOME, default_home, run_trio
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.relay import Relay
@@ -20,7 +20,7 @@ from autonomy_trio.trust.vault import Vault
 )
 @click.option(
     "--home",
-    type=click.Path(file_okay=False, path_type=Path),
+    type=HOME,
     default=lambda: default_home().with_name("relay"),
     show_default="a folder of its own beside the default home",
     help="The folder that keeps the relay's keys.",
@@ -38,7 +38,7 @@ def relay(address: str, home: Path) -> None:
             url = listener.address.url
             async with stoppable() as stop, trio.open_nursery() as nursery:
                 nursery.start_soon(Relay(vault).serve, listener)
-                click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}", err=True)
+                click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}")
                 await stop.wait()
                 nursery.cancel_scope.cancel()
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import trio
 
-from autonomy_trio.cli.options import credential_option, home_option, relay_option, run_trio
+from autonomy_trio.cli.options import FILE, credential_option, home_option, relay_option, run_trio
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.cli.target import load_agents
 from autonomy_trio.actors.declare import Spec
@@ -29,7 +29,7 @@ DEFAULT_LISTEN = "127.0.0.1:4000"
 @home_option
 @click.option(
     "--anchors",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=FILE,
     metavar="FILE",
     help="The authorities to trust, in place of the home's 'anchors.toml'. Without either: this home alone.",
 )
@@ -50,8 +50,7 @@ def run(  # noqa: PLR0913 - the options of the command
     """
     agents = load_agents(target)
     if check:
-        for line in _table(*check_agents(agents, anchors if anchors is not None else _anchors_of(home))):
-            click.echo(line)
+        click.echo("\n".join(_table(*check_agents(agents, anchors if anchors is not None else _anchors_of(home)))))
         return
 
     listen_on = _listen(relays, listen)
@@ -66,8 +65,7 @@ def run(  # noqa: PLR0913 - the options of the command
                 anchors=anchors,
                 credentials=credentials,
             ) as node:
-                for line in _first_screen(node, embedded=listen_on is not None):
-                    click.echo(line)
+                click.echo("\n".join(_first_screen(node, embedded=listen_on is not None)))
                 await _until(stop, node)
                 click.echo("stopping: the agents finish what they have; once more to stop at once", err=True)
 

@@ -1,5 +1,6 @@
 """What the local runtime promises: delivery, order, one at a time, deadlines, restarts, draining."""
 
+import contextlib
 from collections.abc import Awaitable, Callable
 from typing import Any
 
@@ -459,12 +460,11 @@ async def test_a_stopping_node_refuses_outside_senders_and_new_agents(autojump_c
         with pytest.raises(NotDelivered, match="no agent can be spawned"):
             runtime.spawn(Counter)
 
-    async with trio.open_nursery() as nursery:
-        async with open_runtime() as runtime:
-            counter = runtime.spawn(Counter)
-            nursery.start_soon(late, runtime, counter)
-            nursery.start_soon(counter.ask, Hold(3))
-            await trio.testing.wait_all_tasks_blocked()
+    async with open_runtime() as runtime:
+        counter = runtime.spawn(Counter)
+        runtime.nursery.start_soon(late, runtime, counter)
+        runtime.nursery.start_soon(counter.ask, Hold(3))
+        await trio.testing.wait_all_tasks_blocked()
     assert refusals == ["the node is stopping: nothing was sent"] * 2
 
 
@@ -480,10 +480,8 @@ async def test_an_exception_in_the_block_ends_agents_at_once_and_leaves_nothing(
 
 
 async def _ignore(function: Callable[..., Awaitable[object]], *args: object) -> None:
-    try:
+    with contextlib.suppress(OutcomeUnknown):
         await function(*args)
-    except OutcomeUnknown:
-        pass
 
 
 @pytest.mark.parametrize("step", range(40))

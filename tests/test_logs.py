@@ -1,0 +1,99 @@
+"""Log lines: to the program's own structlog, else to standard error, without secrets and without control characters."""
+
+import logging
+from collections.abc import Generator
+
+import pytest
+import structlog
+
+from autonomy_trio.logs import get_log, printable
+
+SECRET = "5ec2e7" * 8
+
+
+@pytest.fixture(autouse=True)
+def unconfigured() -> Generator[None]:
+    structlog.reset_defaults()
+    yield
+    structlog.reset_defaults()
+
+
+def fail_with(text: str) -> None:
+    seed = SECRET.encode()  # a local variable of the frame
+    raise ValueError(text, len(seed))
+
+
+def test_lines_go_to_standard_error_with_their_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    get_log(agent="counter").warning("something happened", count=3)
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.rstrip().endswith("[warning  ] something happened agent=counter count=3")
+
+
+def test_debug_lines_are_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    get_log().debug("detail")
+    assert capsys.readouterr() == ("", "")
+
+
+@pytest.mark.parametrize("how", ["exception", "exc_info"])
+def test_a_traceback_shows_no_local_variable(capsys: pytest.CaptureFixture[str], how: str) -> None:
+    try:
+        fail_with("broken")
+    except ValueError as error:
+        if how == "exception":
+            get_log().exception("failed")
+        else:
+            get_log().error("failed", exc_info=error)
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last):" in err
+    assert "raise ValueError(text, len(seed))" in err
+    assert "ValueError: ('broken', 48)" in err
+    assert SECRET not in err
+
+
+def test_a_program_that_configures_structlog_gets_the_lines_even_later(capsys: pytest.CaptureFixture[str]) -> None:
+    log = get_log(agent="counter")
+    lines: list[structlog.typing.EventDict] = []
+
+    def keep(_: object, method: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        lines.append({**fields, "level": method})
+        raise structlog.DropEvent
+
+    structlog.configure(
+        processors=[keep],
+        wrapper_class=structlog.make_filtering_bound_logger(logging.WARNING),
+        cache_logger_on_first_use=True,
+    )
+    log.info("too quiet for this program")
+    log.error("heard", count=1)
+    assert lines == [{"event": "heard", "agent": "counter", "count": 1, "level": "error"}]
+    assert capsys.readouterr() == ("", "")
+
+
+NASTY = "a\x1b[31mred\x07\r\nforged line\u202e\x9b2J"
+
+
+def test_control_characters_of_a_stranger_do_not_reach_the_terminal(capsys: pytest.CaptureFixture[str]) -> None:
+    get_log(peer=NASTY).warning(f"heard {NASTY}", text=NASTY, several=[NASTY], number=3)
+    err = capsys.readouterr().err
+    assert err.endswith("\n")
+    assert err[:-1].isprintable(), "one line, without control characters"
+    assert "a?[31mred???forged line??2J" in err
+
+
+def test_nor_in_a_traceback(capsys: pytest.CaptureFixture[str]) -> None:
+    try:
+        fail_with(NASTY)
+    except ValueError as error:
+        error.args = (NASTY,)  # a tuple of several would be shown as its repr
+        get_log().exception("failed")
+    lines = capsys.readouterr().err.split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert "ValueError: a?[31mred??" in lines
+
+
+def test_printable_is_one_line_of_bounded_length() -> None:
+    assert printable("plain ünïcode") == "plain ünïcode"
+    assert printable(NASTY) == "a?[31mred???forged line??2J"
+    assert printable("x" * 1000) == "x" * 200
+    assert printable("x" * 1000, 3) == "xxx"
