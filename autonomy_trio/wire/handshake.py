@@ -143,7 +143,7 @@ class Initiator:
         state = _start(own, peer, is_initiator=True)
         message = state.write_tokens() + state.write_payload(b"")
         self._state: HandshakeState | None = state
-        self.packet = HandshakePacket(XX1, index, 0, message).encode()
+        self.packet: bytes = HandshakePacket(XX1, index, 0, message).encode()
 
     def finish(self, second: HandshakePacket, presentations: tuple[bytes, ...], now: float) -> tuple[Session, bytes]:
         """Read XX2, and become a session.
@@ -202,7 +202,7 @@ class Responder:
         message = state.write_tokens()
         message += state.write_payload(_make(own, _Binding(state.hash, RESPONDER, _NOBODY), index, (), now))
         self._state: HandshakeState | None = state
-        self.packet = HandshakePacket(XX2, index, first.sender, message).encode()
+        self.packet: bytes = HandshakePacket(XX2, index, first.sender, message).encode()
 
     def finish(self, third: HandshakePacket, now: float) -> Session:
         """Read XX3, and become a session that may send at once.

@@ -81,9 +81,9 @@ class Session:
     __slots__ = ("_first", "_keys", "_next", "_vault", "_window", "index", "is_initiator", "remote")
 
     def __init__(self, vault: Vault, keys: Keys, remote: Remote, *, index: int, is_initiator: bool) -> None:
-        self.index = index
-        self.is_initiator = is_initiator
-        self.remote = remote
+        self.index: int = index
+        self.is_initiator: bool = is_initiator
+        self.remote: Remote = remote
         self._vault = vault
         self._keys = keys
         self._window = ReplayWindow()

@@ -23,7 +23,7 @@ class ReplayWindow:
     __slots__ = ("_ring", "highest")
 
     def __init__(self) -> None:
-        self.highest = -1
+        self.highest: int = -1
         self._ring = [0] * _WORDS
 
     def is_fresh(self, counter: int) -> bool:

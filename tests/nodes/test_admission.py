@@ -1,7 +1,6 @@
-"""Who may do what between nodes: denied messages run nothing, take no slot and are not decoded; what counts as proof."""
+"""Who may do what between nodes: a denied message runs nothing, takes no slot, is not decoded; what counts as proof."""
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
@@ -11,11 +10,7 @@ from autonomy_trio import Request, agent, message, on
 from autonomy_trio.errors import CredentialError, DeclarationError, Denied, NotHandled, PolicyError
 from autonomy_trio.fabric.node import check_agents
 from autonomy_trio.messages import Untyped
-from tests.support.net import EPOCH, Add, Counter, Hold, Net, Note, Notes, Secret, Total, World
-
-
-def letters(world: World) -> Any:
-    return world.server.dead_letters.counts()
+from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Secret, Total, World
 
 
 async def test_a_denied_message_runs_no_handler_takes_no_slot_and_is_not_decoded(
@@ -55,17 +50,17 @@ async def test_the_message_part_of_a_policy_is_judged_after_decoding(world: Worl
 
 async def test_a_stranger_cannot_tell_what_there_is(world: World, autojump_clock: object) -> None:
     said: set[str] = set()
-    for address, message in (
+    for address, sent in (
         (world.address, Untyped("Add", {"amount": 1})),
         (world.address, Untyped("Add", {"amount": "no int"})),
         (world.address, Untyped("Nothing", {})),
         (world.address.replace("counter", "nobody"), Untyped("Add", {"amount": 1})),
     ):
         with pytest.raises(Denied) as caught:
-            await world.bob.ref(address).ask(message)
-        said.add(str(caught.value).replace(address, "it").replace(message.name, "this"))
+            await world.bob.ref(address).ask(sent)
+        said.add(str(caught.value).replace(address, "it").replace(sent.name, "this"))
     assert len(said) == 1
-    assert letters(world) == {"denied": 2, "not handled": 1, "unknown agent": 1}
+    assert world.server.dead_letters.counts() == {"denied": 2, "not handled": 1, "unknown agent": 1}
 
 
 async def test_who_may_send_an_agent_something_is_told_what_it_handles(world: World, autojump_clock: object) -> None:
@@ -248,4 +243,3 @@ async def test_too_many_open_asks_of_one_node_are_refused(world: World, autojump
     assert set(outcomes) == {"Overloaded"}
     assert len(outcomes) > 150
     assert world.server.statistics().unfinished == 0
-    assert EPOCH > 0

@@ -1,11 +1,11 @@
 """Messages between nodes: what `ask` and `tell` promise across a relay."""
 
-from typing import Any
-
 import pytest
 import trio
 import trio.testing
+from attrs import frozen
 
+from autonomy_trio import AgentRef, Request, message
 from autonomy_trio.errors import (
     AddressError,
     HandlerFailed,
@@ -147,16 +147,12 @@ async def test_a_large_message_travels_alone_and_whole(world: World, autojump_cl
 async def test_a_reply_that_does_not_fit_its_request_never_reaches_the_asker_as_a_value(
     world: World, autojump_clock: object
 ) -> None:
-    from attrs import frozen
-
-    from autonomy_trio import Request, message
-
     @message(name="Add")
     @frozen
     class OtherAdd(Request[str]):
         amount: int
 
-    with pytest.raises(MessageError, match="the reply of .* does not fit Add"):
+    with pytest.raises(MessageError, match=r"the reply of .* does not fit Add"):
         await world.alice.ref(world.address).ask(OtherAdd(1))
 
 
@@ -268,21 +264,20 @@ async def test_an_idle_pair_says_nothing_and_asks_again_later(world: World, auto
 
 
 async def test_a_stopping_node_refuses_what_comes_from_outside(net: Net, autojump_clock: object) -> None:
-    async with net.node() as alice, trio.open_nursery() as nursery:
-        async with net.node([Counter], grace=4) as server:
-            alice.add_credential(server.issue(alice.identifier, team="payments"))
-            counter = alice.ref(server.address("counter"), Counter)
-            await counter.ask(Add(1))
-            nursery.start_soon(_swallow, counter, Hold(3))
-            nursery.start_soon(_refused_later, counter)
-            await trio.sleep(0.5)
+    async with net.node() as alice, trio.open_nursery() as nursery, net.node([Counter], grace=4) as server:
+        alice.add_credential(server.issue(alice.identifier, team="payments"))
+        counter = alice.ref(server.address("counter"), Counter)
+        await counter.ask(Add(1))
+        nursery.start_soon(_hold, counter)
+        nursery.start_soon(_refused_later, counter)
+        await trio.sleep(0.5)
 
 
-async def _swallow(counter: Any, message: Any) -> None:
-    assert await counter.ask(message)
+async def _hold(counter: AgentRef[Counter]) -> None:
+    assert await counter.ask(Hold(3)) > 0
 
 
-async def _refused_later(counter: Any) -> None:
+async def _refused_later(counter: AgentRef[Counter]) -> None:
     await trio.sleep(2)
     with pytest.raises(NotDelivered, match="the node is stopping"):
         await counter.ask(Add(1))

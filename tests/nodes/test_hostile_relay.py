@@ -74,7 +74,7 @@ async def test_the_relay_sees_no_name_no_attribute_no_field_and_no_credential(
 async def test_flipping_any_byte_of_a_packet_changes_nothing(world: World, autojump_clock: object) -> None:
     counter = world.alice.ref(world.address, Counter)
     await counter.ask(Add(1))
-    draw = random.Random(1)  # noqa: S311 - a reproducible test
+    draw = random.Random(1)
     forged: list[bytes] = []
     for packet in world.net.delivered():
         for _ in range(20):
@@ -139,8 +139,7 @@ async def test_a_killed_relay_and_a_new_one_the_nodes_are_back_and_asking_within
         while True:
             try:
                 assert await counter.ask(Add(1)) == Total(2)
-            except OutcomeUnknown as error:  # the other node is not back yet
-                assert "a relay could not reach I" in str(error)
+            except OutcomeUnknown:  # a relay could not reach the other node, which is not back yet
                 await trio.sleep(0.5)
             else:
                 break

@@ -1,6 +1,6 @@
 """A network in memory, in virtual time: relays, the links to them, and everything that travels."""
 
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,7 +14,7 @@ from autonomy_trio.fabric.links import Link
 from autonomy_trio.fabric.memory import MemoryLink, open_memory_links
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.frames import Deliver, Send, decode_frame, encode_frame, join_frames, split_frames
+from autonomy_trio.wire.frames import Deliver, Send, decode_frame, join_frames, split_frames
 
 EPOCH = 1_750_000_000.0
 
@@ -88,8 +88,8 @@ class Net:
         await link.aclose()
 
     @asynccontextmanager
-    async def node(self, agents: Any = (), **options: Any) -> AsyncGenerator[Node]:
-        options = {"relay": self.url, "now": virtual_now, "connect": self.connect, **options}
+    async def node(self, agents: Iterable[Callable[[], object]] = (), **given: object) -> AsyncGenerator[Node]:
+        options: dict[str, Any] = {"relay": self.url, "now": virtual_now, "connect": self.connect, **given}
         async with open_node(agents, **options) as node:
             yield node
 
