@@ -109,11 +109,8 @@ def encode_payload(value: object) -> bytes:
     """
     name = value.name if isinstance(value, Untyped) else wire_name(type(value))
     try:
-        payload = msgspec.msgpack.encode(plain(value.fields if isinstance(value, Untyped) else value))
-    except MisfitError as misfit:
-        msg = f"{name} cannot be sent: {misfit.sentence(name)}"
-        raise MessageError(msg) from None
-    except (TypeError, ValueError, OverflowError, RecursionError) as error:
+        payload = msgspec.msgpack.encode(plain(value.fields if isinstance(value, Untyped) else value, name))
+    except (MisfitError, TypeError, ValueError, OverflowError, RecursionError) as error:
         # What msgpack or Python cannot hold: an integer of 65 bits, half a surrogate pair, a value inside itself.
         msg = f"{name} cannot be sent: {error}"
         raise MessageError(msg) from None
@@ -140,13 +137,9 @@ def decode_payload(payload: bytes, expected: object | None) -> Any:  # noqa: ANN
         msg = f"{name} is not well-formed msgpack"
         raise MessageError(msg) from None
     try:
-        return read(decoded, Any if expected is None else expected)
+        return read(decoded, Any if expected is None else expected, len(payload))
     except MisfitError as misfit:
-        raise MessageError(misfit.sentence(name)) from None
-    except (NameError, RecursionError) as error:
-        # NameError: an annotation of the class itself, which its module cannot see.
-        msg = f"{name}: {error}"
-        raise MessageError(msg) from None
+        raise MessageError(str(misfit)) from None
 
 
 __all__ = [

@@ -1,8 +1,8 @@
-"""The types a message can carry: how their values become maps, lists and scalars, and are read back from a stranger's.
+"""The types a message can carry: how their values become maps, lists and scalars, and how cattrs reads a stranger's.
 
-Reading is exact: no ``"5"`` for 5, no bool for an int, no unknown field, none missing, no float that is not finite, and
-no type that `_reader` does not name. The one widening is int to float, since JSON writes ``3`` for 3.0. The first thing
-that does not fit ends it, so that a stranger's values cost no more than finding it.
+cattrs coerces by default; our converters are strict: no ``"5"`` for 5, no bool for an int, no unknown field, none
+missing, no float that is not finite, and no type that has no hook here. The one widening is int to float, since JSON
+writes ``3`` for 3.0.
 """
 
 import datetime
@@ -12,65 +12,69 @@ import inspect
 import math
 import types
 import typing
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from typing import Any, Final, Generic, Literal, Protocol, TypeVar, Union, cast, get_args, get_origin
+from pathlib import Path
+from typing import Any, Final, Generic, Literal, TypeVar, Union, cast, get_args, get_origin
 
 import attrs
+import cattrs.gen
+from cattrs.cols import list_structure_factory
 
+MOST_PLACED: Final = 1024
+"""Bytes of a payload in which the place of what does not fit is looked for."""
 MOST_WORDS: Final = 200
-"""Characters of a value's own text, or of its place, in one error."""
+"""Characters about what does not fit in one error, and again about its place."""
 
-_SCALARS: Final[tuple[type, ...]] = (bool, int, str, bytes, types.NoneType)
-_CHOICES: Final = (*_SCALARS, float)
-_ITEM: Final = "[{!r:.50}]"
-_FIELD: Final = ".{}"
+_SCALARS: Final = (bool, int, str, bytes, datetime.datetime, float, types.NoneType)
+_ANYTHING: Final = (Any, object)
+_LISTS: Final[Mapping[Any, Callable[[Any], Any]]] = {
+    **{kind: kind for kind in (list, tuple, set, frozenset)},
+    Sequence: tuple,
+    AbstractSet: frozenset,
+}
+_MAPS: Final = (dict, Mapping)
+_GENERATED: Final[Any] = cattrs.gen  # its types are known in part
+_UNIONS: Final = (Union, types.UnionType)
+
+_Hook: typing.TypeAlias = Callable[[Any, Any], Any]
+_Register: typing.TypeAlias = Callable[[Callable[[Any], bool], Callable[[Any, cattrs.Converter], _Hook]], object]
 
 
 class MisfitError(Exception):
-    """A value that does not fit, and where: the place grows on the way out. It never leaves `encode` and `decode`."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(what)
-        self.what = what
-        self.place = ""
-
-    def sentence(self, name: str) -> str:
-        """Say what does not fit in the value called `name`."""
-        return f"{self.what[:MOST_WORDS]} @ {name}{self.place[:MOST_WORDS]}"
+    """A value that does not fit. It never leaves `encode_payload` and `decode_payload`."""
 
 
-def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a program sends, or a stranger sent
-    """Turn a value into maps, lists and scalars.
+def plain(value: object, name: str) -> Any:  # noqa: ANN401 - maps, lists and scalars
+    """Turn a value, called `name` in an error, into maps, lists and scalars.
 
     Raises:
-        MisfitError: something in it is of a type that no message can carry.
+        MisfitError: something in it is of a type that no message can carry; the text names the place.
     """
-    if type(value) in _SCALARS:
-        return value
-    match value:
-        case enum.Enum():
-            return plain(value.value)
-        case float() | datetime.datetime():
-            return _checked(value)
-        case list() | tuple() | set() | frozenset():
-            elements = cast("Iterable[object]", value)
-            return [_at(index, plain, element) for index, element in enumerate(elements)]
-        case Mapping():
-            pairs = cast("Mapping[object, object]", value)
-            return {_at(key, _plain_key, key): _at(key, plain, each) for key, each in pairs.items()}
-        case _:
-            return _plain_object(value)
+    try:
+        return _plain(value)
+    except (MisfitError, cattrs.BaseValidationError) as error:
+        raise MisfitError(_sentence(error, name)) from None
 
 
-def read(value: object, kind: object) -> Any:  # noqa: ANN401 - the type is the caller's argument
-    """Make a value of type `kind` from maps, lists and scalars.
+def read(value: object, kind: Any, size: int) -> Any:  # noqa: ANN401 - the type is the caller's argument
+    """Make a value of type `kind` from maps, lists and scalars that came as `size` bytes.
+
+    The first thing that does not fit ends it, so that a stranger's values cost no more than finding it. A small payload
+    is then read again for the places, which makes an exception of everything in it that does not fit.
 
     Raises:
         MisfitError: it does not fit exactly, or `kind` is no type that a message can carry.
-        NameError: an annotation in `kind` names something that its module cannot see.
     """
-    return _reader(kind).read(value)
+    why: Exception = MisfitError()
+    for converter in (_QUICK, _PLACING) if size <= MOST_PLACED else (_QUICK,):
+        try:
+            return converter.structure(value, kind)
+        except RecursionError:
+            raise MisfitError(f"{words(kind)} is nested too deep") from None
+        except Exception as error:  # noqa: BLE001 - fence: a program's validators and converters, at a stranger's values
+            why = error
+    raise MisfitError(_sentence(why, words(kind)))
 
 
 def words(kind: object) -> str:
@@ -81,11 +85,13 @@ def words(kind: object) -> str:
 def field_types(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - an attrs class, perhaps with type arguments
     """Return the resolved type of each field of an attrs class, type arguments in the place of type variables.
 
+    cattrs has one table of type variables by their names, in which a ``T`` of a class hides the ``T`` of its base.
+
     Raises:
         NameError: an annotation names something that its module cannot see.
     """
-    cls = get_origin(kind) or kind
-    scopes = {get_origin(each) or each: _type_arguments(each) for each in ancestors(kind)}
+    cls = _origin(kind)
+    scopes = {_origin(each): _type_arguments(each) for each in ancestors(kind)}
     found: dict[str, Any] = {}
     for base in reversed(cls.__mro__):
         hints = typing.get_type_hints(base)
@@ -96,14 +102,18 @@ def field_types(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - an attrs class, 
 def ancestors(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - a class, perhaps with type arguments
     """Yield a class and all it derives from as written, type arguments in the place of type variables."""
     yield kind
-    cls, bound = get_origin(kind) or kind, _type_arguments(kind)
+    cls, bound = _origin(kind), _type_arguments(kind)
     for base in cls.__dict__.get("__orig_bases__", cls.__bases__):
-        if get_origin(base) not in {Generic, Protocol}:
+        if get_origin(base) not in {Generic, typing.Protocol}:
             yield from ancestors(_bind(base, bound))
 
 
+def _origin(kind: Any) -> Any:  # noqa: ANN401 - any annotation
+    return get_origin(kind) or kind
+
+
 def _type_arguments(kind: Any) -> dict[Any, Any]:  # noqa: ANN401 - a class, perhaps with type arguments
-    parameters = getattr(get_origin(kind) or kind, "__parameters__", ())
+    parameters = getattr(_origin(kind), "__parameters__", ())
     return dict(zip(parameters, get_args(kind), strict=False))
 
 
@@ -117,275 +127,267 @@ def _bind(annotation: Any, bound: Mapping[Any, Any]) -> Any:  # noqa: ANN401 - a
     return annotation[tuple(bound.get(each, Any) for each in parameters)] if parameters else annotation
 
 
+def _sentence(error: Exception, name: str) -> str:
+    """Say what does not fit, and where in the value called `name`, as far as the error has its place."""
+    first = cattrs.transform_error(error, path=name, format_exception=_what)[0]
+    return "".join(each if each.isprintable() else " " for each in first[: 2 * MOST_WORDS])
+
+
+def _what(error: BaseException, _: object) -> str:
+    match error:
+        case KeyError(args=[str() as key]):
+            text = f"{key!r} is missing"
+        case cattrs.ForbiddenExtraKeysError():
+            text = f"unknown {min(map(repr, error.extra_fields)):.50}"
+        case _:
+            text = error.args[0] if error.args and isinstance(error.args[0], str) else type(error).__name__
+    return text[:MOST_WORDS]
+
+
+def _at(key: object, convert: Callable[..., Any], *parts: object, note: Any = cattrs.IterableValidationNote) -> Any:  # noqa: ANN401 - a part
+    """Convert a part of a value; what does not fit is told with the part's place, as cattrs does it."""
+    try:
+        return convert(*parts)
+    except (MisfitError, cattrs.BaseValidationError) as error:
+        error.add_note(note("", key, object))
+        in_class = note is cattrs.AttributeValidationNote
+        group: Any = cattrs.ClassValidationError if in_class else cattrs.IterableValidationError
+        raise group("", [error], object) from None
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - whatever a program sends
+    """Write by what a value is: cattrs goes by how its field is declared, and cuts a derived object to its base."""
+    kind = cast("Any", type(value))
+    if kind in _SCALARS:
+        return _checked(value)
+    if issubclass(kind, enum.Enum):
+        return _plain(value.value)
+    if issubclass(kind, list | tuple | set | frozenset):
+        return [_at(index, _plain, each) for index, each in enumerate(value)]
+    if issubclass(kind, Mapping):
+        return {_at(key, _plain_key, key): _at(key, _plain, each) for key, each in value.items()}
+    if attrs.has(kind):
+        names = [field.name for field in attrs.fields(kind) if field.init]
+        return {name: _at(name, _plain, getattr(value, name), note=cattrs.AttributeValidationNote) for name in names}
+    raise _uncarried(kind)
+
+
+def _plain_key(key: object) -> object:
+    name = key.value if isinstance(key, enum.Enum) else key
+    if type(name) not in _SCALARS:
+        raise MisfitError(f"{words(type(key))} is no type that the key of a map can have")
+    return _checked(name)
+
+
+def _checked(value: Any) -> Any:  # noqa: ANN401 - perhaps a scalar
+    if type(value) not in _SCALARS:
+        raise _uncarried(cast("object", type(value)))
+    if isinstance(value, float) and not math.isfinite(value):
+        raise MisfitError(f"{value} is no finite number")
+    if isinstance(value, datetime.datetime) and value.tzinfo is None:
+        raise MisfitError("a datetime needs a time zone")
+    return value
+
+
+def _uncarried(kind: object) -> MisfitError:
+    return MisfitError(f"{words(kind)} is no type a message can carry")
+
+
 def _wrong(expected: str, value: object) -> MisfitError:
     return MisfitError(f"expected {expected}, got {type(value).__name__}")
 
 
-def _at(key: object, function: Callable[[Any], Any], value: object, form: str = _ITEM) -> Any:  # noqa: ANN401 - its result
-    """Call a function on a part of a value; what does not fit is told with the part's place."""
-    try:
-        return function(value)
-    except MisfitError as misfit:
-        misfit.place = form.format(key) + misfit.place
-        raise
-
-
-def _checked(value: float | datetime.datetime) -> float | datetime.datetime:
-    if isinstance(value, datetime.datetime):
-        if value.tzinfo is None:
-            msg = "a datetime needs a time zone"
-            raise MisfitError(msg)
-    elif not math.isfinite(value):
-        msg = f"{value} is no finite number"
-        raise MisfitError(msg)
+def _expect(outside: type, value: Any) -> Any:  # noqa: ANN401 - the value
+    if type(value) is not outside:
+        raise _wrong("map" if outside is dict else words(outside), value)
     return value
 
 
-def _plain_key(key: object) -> object:
-    name = plain(key)
-    if isinstance(name, list | dict):
-        msg = f"{type(key).__name__} is no type that the key of a map can have"
-        raise MisfitError(msg)
-    return name
+def _read_one(value: Any, kind: Any) -> Any:  # noqa: ANN401 - of type `kind`
+    """Read a scalar, or a member of an enum or literal."""
+    if type(value) is kind:
+        return _checked(value)
+    if kind is float and type(value) is int:
+        return float(value)
+    if kind in _SCALARS:
+        raise _wrong(words(kind), value)
+    choices = _choices(kind)
+    if not _fits(value, kind):
+        raise MisfitError(f"expected one of {', '.join(repr(each) for _, each in choices)}")
+    return choices[type(value), value]
 
 
-def _plain_object(value: object) -> dict[str, Any]:
-    cls: Any = type(value)
-    if not attrs.has(cls):
-        msg = f"{cls.__name__} is no type a message can carry"
-        raise MisfitError(msg)
-    names = [field.name for field in attrs.fields(cls) if field.init]
-    return {name: _at(name, plain, getattr(value, name), _FIELD) for name in names}
-
-
-@attrs.frozen
-class _Reader:
-    """How values of one type are read."""
-
-    words: str
-    fits: Callable[[Any], bool]
-    """Tell by a look at its outside whether a value is meant as one, where a union leaves the choice."""
-    read: Callable[[Any], Any]
-    """Make one, or raise `MisfitError`."""
+def _is_choice(kind: Any) -> bool:  # noqa: ANN401 - any annotation
+    return get_origin(kind) is Literal or (isinstance(kind, type) and issubclass(kind, enum.Enum))
 
 
 @functools.cache
-def _reader(kind: Any) -> _Reader:  # noqa: ANN401 - any annotation
-    """Return the reader of a type."""
-    if kind in _SIMPLE:
-        return _SIMPLE[kind]
-    meant = getattr(kind, "__supertype__", None) or getattr(kind, "__value__", None)
-    if meant is not None:  # a NewType, a `type` statement
-        return _reader(meant)
-    origin = get_origin(kind) or kind
-    if origin in _COMPOUND:
-        return _COMPOUND[origin](kind)
-    if isinstance(origin, type) and issubclass(origin, enum.Enum):
-        return _reads_one_of(list(origin), words(origin))
-    if attrs.has(cast("Any", origin)):
-        return _reads_object(kind)
-    msg = f"{words(kind)} is no type a message can carry"
-    raise MisfitError(msg)
+def _choices(kind: Any) -> dict[tuple[type, Any], Any]:  # noqa: ANN401 - an enum or a literal
+    """Return the members of an enum or literal by value and the value's type, for True is not 1."""
+    if not _is_choice(kind):
+        raise _uncarried(kind)
+    pairs = [(each.value if isinstance(each, enum.Enum) else each, each) for each in get_args(kind) or kind]
+    return {(type(value), value): each for value, each in pairs if type(value) in _SCALARS}
 
 
-def _reads_exactly(kind: type) -> _Reader:
-    def fits(value: object) -> bool:
-        return type(value) is kind
-
-    def read_exactly(value: object) -> object:
-        if not fits(value):
-            raise _wrong(words(kind), value)
-        return value
-
-    return _Reader(words(kind), fits, read_exactly)
-
-
-def _is_number(value: object) -> bool:
-    return type(value) is float or type(value) is int
-
-
-def _read_float(value: Any) -> Any:  # noqa: ANN401 - a stranger's
-    if not _is_number(value):
-        raise _wrong("float", value)
-    return _checked(float(value))
-
-
-def _reads_one_of(choices: Sequence[object], name: str) -> _Reader:
-    """Return the reader of an enum or a literal: by value and its type, for True is not 1."""
-    values: list[object] = [choice.value if isinstance(choice, enum.Enum) else choice for choice in choices]
-    pairs = zip(values, choices, strict=True)
-    exact = {(type(value), value): choice for value, choice in pairs if type(value) in _CHOICES}
-
-    def fits(value: object) -> bool:
-        return type(value) in _CHOICES and (type(value), value) in exact
-
-    def read_one(value: object) -> object:
-        if not fits(value):
-            msg = f"expected one of {', '.join(map(repr, values))}"
-            raise MisfitError(msg)
-        return exact[type(value), value]
-
-    return _Reader(name, fits, read_one)
-
-
-def _reads_literal(kind: object) -> _Reader:
-    return _reads_one_of(get_args(kind), str(kind))
-
-
-def _is_list(value: object) -> bool:
-    return type(value) is list
-
-
-def _is_map(value: object) -> bool:
-    return type(value) is dict
-
-
-def _reads_list(build: Callable[[list[Any]], Any]) -> Callable[[object], _Reader]:
-    """Return what makes the reader of ``list[T]``, ``tuple[T, ...]``, ``set[T]`` and the like; sets have no repeats."""
-
-    def make(kind: object) -> _Reader:
-        element = _reader(get_args(kind)[0] if get_args(kind) else Any)
-
-        def read_list(value: Any) -> Any:  # noqa: ANN401 - a stranger's
-            if not _is_list(value):
-                raise _wrong("list", value)
-            elements = [_at(index, element.read, each) for index, each in enumerate(value)]
-            try:
-                built = build(elements)
-            except TypeError:
-                msg = "a set has no lists, maps or sets in it"
-                raise MisfitError(msg) from None
-            if len(built) != len(elements):
-                msg = "a set has each element once"
-                raise MisfitError(msg)
-            return built
-
-        return _Reader(words(kind), _is_list, read_list)
-
-    return make
-
-
-def _reads_tuple(kind: object) -> _Reader:
+def _list_hook(kind: Any, converter: cattrs.Converter) -> _Hook:  # noqa: ANN401 - of any elements
     arguments = get_args(kind)
-    if kind is tuple or arguments[1:] == (...,):
-        return _reads_list(tuple)(kind)
-    readers = [_reader(each) for each in arguments]
+    if get_origin(kind) is tuple and arguments[1:] != (...,):
+        return _tuple_hook(arguments, converter)
+    build: Any = _LISTS[_origin(kind)]
+    elements = list_structure_factory(_alias(list, *(arguments[:1] or _ANYTHING[:1])), converter)
 
-    def read_tuple(value: Any) -> tuple[Any, ...]:  # noqa: ANN401 - a stranger's
-        if not _is_list(value):
-            raise _wrong("list", value)
-        if len(value) != len(readers):
-            msg = f"expected {len(readers)} elements, got {len(value)}"
-            raise MisfitError(msg)
-        pairs = enumerate(zip(readers, value, strict=True))
-        return tuple(_at(index, reader.read, each) for index, (reader, each) in pairs)
-
-    return _Reader(words(kind), _is_list, read_tuple)
-
-
-def _reads_map(kind: object) -> _Reader:
-    key, item = map(_reader, get_args(kind) or (Any, Any))
-
-    def read_map(value: Any) -> dict[Any, Any]:  # noqa: ANN401 - a stranger's
-        if not _is_map(value):
-            raise _wrong("map", value)
-        return {_at(name, key.read, name): _at(name, item.read, each) for name, each in value.items()}
-
-    return _Reader(words(kind), _is_map, read_map)
-
-
-def _reads_object(kind: Any) -> _Reader:  # noqa: ANN401 - an attrs class, perhaps with type arguments
-    cls: Any = get_origin(kind) or kind
-
-    @functools.cache
-    def fields() -> tuple[dict[str, tuple[str, _Reader]], list[str]]:
-        """Return each field's argument and reader, and who must be there; at first use, for a class may hold itself."""
-        known = field_types(kind)
-        own = [field for field in attrs.fields(cls) if field.init]
-        readers = {field.name: (cast("str", field.alias), _reader(known[field.name])) for field in own}
-        return readers, [field.name for field in own if field.default is attrs.NOTHING]
-
-    def fits(value: Any) -> bool:  # noqa: ANN401 - a stranger's
-        readers, required = fields()
-        return _is_map(value) and value.keys() <= readers.keys() and all(name in value for name in required)
-
-    def read_object(value: Any) -> object:  # noqa: ANN401 - a stranger's
-        if not _is_map(value):
-            raise _wrong("map", value)
-        readers, required = fields()
-        for name in required:
-            if name not in value:
-                msg = f"{name!r} is missing"
-                raise MisfitError(msg)
-        arguments: dict[str, Any] = {}
-        for name, each in value.items():
-            if name not in readers:
-                msg = f"unknown {name!r:.50}"
-                raise MisfitError(msg)
-            alias, reader = readers[name]
-            arguments[alias] = _at(name, reader.read, each, _FIELD)
+    def read_list(value: object, _: object) -> Any:  # noqa: ANN401 - of type `kind`
+        found = elements(_expect(list, value), list)
         try:
-            return cls(**arguments)
-        except Exception as error:  # noqa: BLE001 - fence: a program's validators and converters, at a stranger's values
-            msg = str(error.args[0]) if error.args else type(error).__name__
-            raise MisfitError(msg) from None
+            built = build(found)
+        except TypeError:
+            raise MisfitError("a set has no lists, maps or sets in it") from None
+        if len(built) != len(found):
+            raise MisfitError("a set has each element once")
+        return built
 
-    return _Reader(words(kind), fits, read_object)
+    return read_list
 
 
-def _reads_union(kind: object) -> _Reader:
-    """Return the reader of a union: by the one member that a value fits, an enum or literal rather than a plain type.
+def _tuple_hook(kinds: Sequence[Any], converter: cattrs.Converter) -> _Hook:
+    hooks = [converter.get_structure_hook(each) for each in kinds]
+
+    def read_tuple(value: object, _: object) -> tuple[Any, ...]:
+        elements = _expect(list, value)
+        if len(elements) != len(hooks):
+            raise MisfitError(f"expected {len(hooks)} elements, got {len(elements)}")
+        return tuple(_at(index, *part) for index, part in enumerate(zip(hooks, elements, kinds, strict=True)))
+
+    return read_tuple
+
+
+def _map_hook(kind: object, converter: cattrs.Converter) -> _Hook:
+    items = _GENERATED.make_mapping_structure_fn(_alias(dict, *(get_args(kind) or _ANYTHING)), converter)
+    return lambda value, _: items(_expect(dict, value), dict)
+
+
+def _alias(outside: Any, *arguments: Any) -> Any:  # noqa: ANN401 - a list or dict of any annotations
+    """Put arguments to a type, with object for Any: cattrs does not look at elements that are Any."""
+    return outside[tuple(object if each is Any else each for each in arguments)]
+
+
+def _object_hook(kind: Any, converter: cattrs.Converter) -> _Hook:  # noqa: ANN401 - an attrs class
+    return lambda value, _: _object_reader(kind, converter)(_expect(dict, value), kind)
+
+
+@functools.cache
+def _object_reader(kind: Any, converter: cattrs.Converter) -> Any:  # noqa: ANN401 - an attrs class
+    """Return what reads a class's fields; made at first use, for a class may hold itself."""
+    cls, known = _origin(kind), field_types(kind)
+    # Annotated, or cattrs would put type arguments in the place of whatever goes by a type variable's name.
+    fields = [field.evolve(type=typing.Annotated[known[field.name], "bound"]) for field in attrs.fields(cls)]
+    variables = {each.__name__: Any for each in getattr(cls, "__parameters__", ())}
+    return _GENERATED.make_dict_structure_fn_from_attrs(
+        fields, cls, converter, variables, _cattrs_forbid_extra_keys=True
+    )
+
+
+def _anything_hook(_: object, converter: cattrs.Converter) -> _Hook:
+    insides: dict[type, Any] = {list: list[object], dict: dict[object, object]}
+
+    def read_anything(value: object, _: object) -> Any:  # noqa: ANN401 - maps, lists and scalars
+        inside = insides.get(type(value))
+        return converter.structure(value, inside) if inside else _checked(value)
+
+    return read_anything
+
+
+def _annotated_hook(kind: Any, converter: cattrs.Converter) -> _Hook:  # noqa: ANN401 - any annotation
+    inside = kind.__origin__
+    hook: _Hook = converter.get_structure_hook(inside)
+    return lambda value, _: hook(value, inside)
+
+
+def _meant_hook(kind: object, converter: cattrs.Converter) -> _Hook:
+    return lambda value, _: converter.structure(value, _meant(kind))
+
+
+def _refuse(kind: object, _: cattrs.Converter) -> _Hook:
+    raise _uncarried(kind)
+
+
+def _union_hook(kind: object, converter: cattrs.Converter) -> _Hook:
+    """Read by the one member that a value fits, an enum or literal rather than a plain type.
 
     The order of the members is of no account, as when unions are compared; an int is widened to float where nothing
     else takes it.
     """
-    choices = get_args(kind)
-    special = [_reader(choice) for choice in choices if choice not in _SIMPLE]
-    simple = [reader for choice, reader in _SIMPLE.items() if choice in choices]
-    present = [reader for reader in (*special, *simple) if reader is not _NONE]
-    name = " or ".join(reader.words for reader in (*special, *simple))
+    plains: list[object] = [*_SCALARS, *_ANYTHING]
+    special = [each for each in _members(kind) if each not in plains]
+    members = sorted(_members(kind), key=lambda each: plains.index(each) if each in plains else -1)
+    present = [each for each in members if each is not types.NoneType]
+    hooks = [converter.get_structure_hook(each) for each in members]
 
-    def fits(value: object) -> bool:
-        return any(reader.fits(value) for reader in (*special, *simple))
-
-    def read_choice(value: object) -> object:
-        if value is None and types.NoneType in choices:
-            return None
-        if len(present) == 1:
-            return present[0].read(value)
-        fitting = [reader for reader in special if reader.fits(value)]
-        if len(fitting) > 1:
-            several = " or ".join(reader.words for reader in fitting)
-            msg = f"could be {several}: a union's members need different fields"
-            raise MisfitError(msg)
-        fitting += [reader for reader in simple if reader.fits(value)]
+    def read_union(value: object, _: object) -> Any:  # noqa: ANN401 - of type `kind`
+        fitting = [each for each in members if _fits(value, each)]
+        if value is not None and len(present) == 1:
+            fitting = present
         if not fitting:
-            raise _wrong(name, value)
-        return fitting[0].read(value)
+            raise _wrong(" or ".join(map(words, members)), value)
+        if len(fitting) > 1 and fitting[1] in special:
+            several = " or ".join(words(each) for each in fitting if each in special)
+            raise MisfitError(f"could be {several}: a union's members need different fields")
+        return hooks[members.index(fitting[0])](value, fitting[0])
 
-    return _Reader(name, fits, read_choice)
+    return read_union
 
 
-_ANYTHING: Final = _Reader("any value", lambda _: True, plain)
-_NONE: Final = _reads_exactly(types.NoneType)
-_SIMPLE: Final[Mapping[object, _Reader]] = {
-    **{scalar: _reads_exactly(scalar) for scalar in (bool, int, str, bytes, datetime.datetime)},
-    types.NoneType: _NONE,
-    None: _NONE,
-    float: _Reader("float", _is_number, _read_float),
-    Any: _ANYTHING,
-    object: _ANYTHING,
-}
-_COMPOUND: Final[Mapping[object, Callable[[object], _Reader]]] = {
-    Literal: _reads_literal,
-    Union: _reads_union,
-    types.UnionType: _reads_union,
-    tuple: _reads_tuple,
-    list: _reads_list(list),
-    Sequence: _reads_list(tuple),
-    set: _reads_list(set),
-    frozenset: _reads_list(frozenset),
-    AbstractSet: _reads_list(frozenset),
-    dict: _reads_map,
-    Mapping: _reads_map,
-}
+def _members(kind: Any) -> Iterator[Any]:  # noqa: ANN401 - any annotation
+    """Yield the members of a union, and of those that go by another name in it."""
+    meant = _meant(kind)
+    parts = get_args(kind) if _origin(kind) in _UNIONS else () if meant is None else (meant,)
+    if not parts:
+        yield kind
+    for each in parts:
+        yield from _members(each)
+
+
+def _meant(kind: Any) -> Any:  # noqa: ANN401 - any annotation
+    """Return what None, a NewType or a `type` statement stands for; None where it is none of them."""
+    if kind is None:
+        return types.NoneType
+    meant = getattr(kind, "__supertype__", None) or getattr(kind, "__value__", None)
+    return None if meant is None else _bind(meant, _type_arguments(kind))
+
+
+def _fits(value: Any, kind: Any) -> bool:  # noqa: ANN401 - a stranger's, and a member of a union
+    """Tell by a look at its outside whether a value is meant as one: to try each would double with every depth."""
+    origin = _origin(kind)
+    if _is_choice(kind):
+        return type(value) in _SCALARS and (type(value), value) in _choices(kind)
+    if attrs.has(origin):
+        required = {field.name: field.default is attrs.NOTHING for field in attrs.fields(origin) if field.init}
+        needed = {name for name in required if required[name]}
+        return type(value) is dict and needed <= value.keys() <= required.keys()
+    if origin in _LISTS or origin in _MAPS:
+        return type(value) is (list if origin in _LISTS else dict)
+    return kind in _ANYTHING or type(value) is kind or (kind is float and type(value) is int)
+
+
+def _make_converter(*, detailed: bool) -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=detailed)
+    register: _Register = cast("Any", converter).register_structure_hook_factory
+    # The last that applies is taken: what none of ours is for is refused before cattrs' own are asked.
+    register(lambda _: True, _refuse)
+    register(lambda kind: _origin(kind) in _LISTS, _list_hook)
+    register(lambda kind: _origin(kind) in _MAPS, _map_hook)
+    register(lambda kind: _origin(kind) in _UNIONS, _union_hook)
+    register(lambda kind: kind in _ANYTHING, _anything_hook)
+    register(lambda kind: attrs.has(_origin(kind)), _object_hook)
+    register(lambda kind: _origin(kind) is typing.Annotated, _annotated_hook)
+    register(lambda kind: _meant(kind) is not None, _meant_hook)
+    converter.register_structure_hook_func(lambda kind: kind in _SCALARS or _is_choice(kind), _read_one)
+    # Before all these cattrs has hooks for some classes and what derives from them, an IntEnum say.
+    for builtin in (int, float, str, bytes, enum.Enum, Path):
+        converter.register_structure_hook(builtin, _read_one)
+    return converter
+
+
+_QUICK: Final = _make_converter(detailed=False)
+_PLACING: Final = _make_converter(detailed=True)
