@@ -35,10 +35,10 @@ class Visitor:
             except Denied:
                 print(f"bob can prove nothing and asks Add(3): denied, {here.dead_letters.latest().why}")
 
-        ask = f"python -m autonomy_trio ask {counter}"
+        ask = f"""python -m autonomy_trio ask {counter} '{{"Add": {{"amount": 4}}}}' --home"""
         print("\nNow you, from a second terminal, as alice and as bob:\n")
-        print(f"  {ask} '{{\"Add\": {{\"amount\": 4}}}}' --home {alice}\n")
-        print(f"  {ask} '{{\"Add\": {{\"amount\": 4}}}}' --home {bob}\n", flush=True)
+        print(f"  {ask} {alice}\n")
+        print(f"  {ask} {bob}\n", flush=True)
 
     async def on_stop(self, context: Context) -> None:
         self.homes.cleanup()

@@ -3,10 +3,9 @@
 An error is one sentence and a way out: exit code 2 for what the call got wrong, 1 for what failed, no traceback.
 """
 
-import io
 import sys
 import traceback
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn, cast
 
 import click
 
@@ -17,6 +16,9 @@ from autonomy_trio.cli.run import run
 from autonomy_trio.cli.send import ask, send
 from autonomy_trio.errors import AutonomyError, UsageError
 from autonomy_trio.logs import printable
+
+if TYPE_CHECKING:
+    from io import TextIOWrapper
 
 MOST_ERROR: Final = 2000
 """Characters of an error that are shown."""
@@ -34,9 +36,10 @@ for command in (run, relay, identity, authority, send, ask):
 
 def main() -> None:
     """Run the command line and exit."""
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        # What a terminal's encoding lacks is shown by its number and ends nothing; standard error does so by itself.
-        sys.stdout.reconfigure(errors="backslashreplace")
+    # What a terminal's encoding lacks is shown by its number and ends nothing; standard error does so by itself.
+    stdout = cast("TextIOWrapper | None", sys.stdout)
+    if stdout is not None:
+        stdout.reconfigure(errors="backslashreplace")
     try:
         autonomy_trio(prog_name="python -m autonomy_trio", standalone_mode=False)
     except click.ClickException as error:
@@ -50,6 +53,8 @@ def main() -> None:
         click.echo("stopped", err=True)
         sys.exit(130)
     except Exception as error:  # noqa: BLE001 - fence: the command; a failure of the user's code or of ours is one sentence
+        if isinstance(error, OSError) and error.filename is not None:
+            _fail(f"{error.filename} cannot be used: {error.strerror}", 1)
         last = traceback.extract_tb(error.__traceback__)[-1]
         _fail(f"{type(error).__name__} at {last.filename}:{last.lineno}: {error}", 1)
 

@@ -1,22 +1,29 @@
 """``authority init`` and ``authority issue``: an identity that says what is true of others."""
 
-import re
 import time
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final
 
 import click
 
 from autonomy_trio.cli.options import home_option, parse_attributes
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.trust.anchors import DEFAULT_LONGEST_VALIDITY, format_duration
-from autonomy_trio.trust.attributes import ATTRIBUTE_TYPES, NAME_RULE, is_attribute_name
+from autonomy_trio.trust.anchors import (
+    DEFAULT_LONGEST_VALIDITY,
+    Anchor,
+    format_duration,
+    parse_duration,
+    to_toml,
+)
+from autonomy_trio.trust.attributes import ATTRIBUTE_TYPES, NAME_RULE, AttributeType, is_attribute_name
 from autonomy_trio.trust.credentials import issue as issue_credential
 from autonomy_trio.trust.credentials import read_presentation, to_text
-from autonomy_trio.trust.records import format_identifier, parse_identifier
+from autonomy_trio.trust.records import parse_identifier
 from autonomy_trio.trust.vault import Vault
 
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
+MOST_VALIDITY: Final = 3650 * 86_400
+"""Seconds that a credential may hold; what is to hold so long is better issued anew."""
 
 
 @click.group(short_help="Say what is true of others, in credentials.")
@@ -41,10 +48,9 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
     """
     types = dict(_attribute_type(pair) for pair in attributes)
     with Vault.open_beside(home) as vault:
-        table = ", ".join(f'{name} = "{kind}"' for name, kind in types.items())
-        click.echo(f'[[anchor]]\nidentifier = "{format_identifier(vault.identifier)}"\nattributes = {{ {table} }}')
+        click.echo(to_toml(Anchor(vault.identifier, types)), nl=False)
     if not types:
-        click.echo("# list what it may assert, say: attributes = { team = \"string\" }", err=True)
+        click.echo("as it is it may assert nothing: list what it may, say --attribute team=string", err=True)
 
 
 @authority.command(short_help="Issue a credential.")
@@ -85,15 +91,16 @@ def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, 
     if seconds > DEFAULT_LONGEST_VALIDITY:
         longest = format_duration(DEFAULT_LONGEST_VALIDITY)
         click.echo(
-            f"longer than {longest}: it is accepted where the anchor has longest_validity = \"{validity}\", and nowhere else",
+            f"longer than {longest}: it counts only where the anchor of this home has longest_validity = '{validity}'",
             err=True,
         )
 
 
-def _attribute_type(pair: str) -> tuple[str, str]:
+def _attribute_type(pair: str) -> tuple[str, AttributeType]:
     name, _, kind = pair.partition("=")
     if kind not in ATTRIBUTE_TYPES:
-        msg = f"--attribute {pair!r} has no type: write {name or 'NAME'}=TYPE with one of {', '.join(sorted(ATTRIBUTE_TYPES))}"
+        types = ", ".join(sorted(ATTRIBUTE_TYPES))
+        msg = f"--attribute {pair!r} has no type: write {name or 'NAME'}=TYPE with one of {types}"
         raise ConfigurationError(msg)
     if not is_attribute_name(name):
         msg = f"{name!r} cannot be an attribute's name: use {NAME_RULE}"
@@ -102,8 +109,9 @@ def _attribute_type(pair: str) -> tuple[str, str]:
 
 
 def _seconds(text: str) -> int:
-    match = re.fullmatch(r"([1-9][0-9]{0,5})([smhd])", text)
-    if match is None:
-        msg = f"--validity {text!r} is no length of time: write a number and s, m, h or d, say 30m"
+    seconds = parse_duration(text)
+    if seconds is None or seconds > MOST_VALIDITY:
+        longest = format_duration(MOST_VALIDITY)
+        msg = f"--validity {text!r} is no time to hold: write a number and s, m, h or d, say 30m, and at most {longest}"
         raise ConfigurationError(msg)
-    return int(match[1]) * _UNITS[match[2]]
+    return seconds

@@ -14,7 +14,7 @@ from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 
 
-@click.command()
+@click.command(short_help="Forward envelopes between nodes.")
 @click.option(
     "--listen", "address", default="127.0.0.1:4000", show_default=True, metavar="ADDR", help="HOST:PORT to listen on."
 )

@@ -7,10 +7,10 @@ from pathlib import Path
 import click
 import trio
 
+from autonomy_trio.actors.declare import Spec
 from autonomy_trio.cli.options import FILE, credential_option, home_option, relay_option, run_trio
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.cli.target import load_agents
-from autonomy_trio.actors.declare import Spec
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.node import ANCHORS_FILE, Node, check_agents, open_node
 from autonomy_trio.trust.policy import Policies
@@ -24,7 +24,7 @@ DEFAULT_LISTEN = "127.0.0.1:4000"
 @click.option(
     "--listen",
     metavar="ADDR",
-    help=f"HOST:PORT for a relay in this process. Without this and --relay: {DEFAULT_LISTEN}, or a free port of this machine.",
+    help=f"HOST:PORT for a relay in this process. Without this and --relay: {DEFAULT_LISTEN}, or a free port.",
 )
 @home_option
 @click.option(
@@ -35,14 +35,14 @@ DEFAULT_LISTEN = "127.0.0.1:4000"
 )
 @credential_option
 @click.option("--check", is_flag=True, help="Check declarations and policies, list what can be reached, and end.")
-def run(  # noqa: PLR0913 - the options of the command
+def run(  # noqa: PLR0913, PLR0917 - the options of the command
     target: str,
     relays: tuple[str, ...],
     listen: str | None,
     home: Path,
     anchors: Path | None,
     credentials: tuple[Path, ...],
-    check: bool,  # noqa: FBT001 - a flag of the command line
+    check: bool,
 ) -> None:
     """Host the agents of TARGET, MODULE:ATTRIBUTE, until Ctrl-C.
 
@@ -56,18 +56,11 @@ def run(  # noqa: PLR0913 - the options of the command
     listen_on = _listen(relays, listen)
 
     async def main() -> None:
-        async with stoppable() as stop:
-            async with open_node(
-                agents,
-                relay=relays,
-                listen=listen_on,
-                home=home,
-                anchors=anchors,
-                credentials=credentials,
-            ) as node:
-                click.echo("\n".join(_first_screen(node, embedded=listen_on is not None)))
-                await _until(stop, node)
-                click.echo("stopping: the agents finish what they have; once more to stop at once", err=True)
+        opened = open_node(agents, relay=relays, listen=listen_on, home=home, anchors=anchors, credentials=credentials)
+        async with stoppable() as stop, opened as node:
+            click.echo("\n".join(_first_screen(node, embedded=listen_on is not None)))
+            await _until(stop, node)
+            click.echo("stopping: the agents finish what they have; once more to stop at once", err=True)
 
     run_trio(main)
     click.echo("stopped", err=True)

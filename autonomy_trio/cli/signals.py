@@ -9,7 +9,7 @@ import trio
 
 @asynccontextmanager
 async def stoppable() -> AsyncGenerator[trio.Event]:
-    """Hold back Ctrl-C and SIGTERM in a block: the event is set by the first one, the block is cancelled by the second."""
+    """Hold back Ctrl-C and SIGTERM in a block: the first one sets the event, the second one cancels the block."""
     stop = trio.Event()
     async with trio.open_nursery() as nursery:
 

@@ -7,7 +7,8 @@ import sys
 import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, cast
 
 from autonomy_trio.errors import AutonomyError, ConfigurationError
 
@@ -22,27 +23,50 @@ def load_agents(target: str) -> list[Callable[[], Any]]:
         ConfigurationError: the module or the attribute is not there; the text names the closest.
     """
     module_name, colon, attribute = target.partition(":")
-    if not colon or not module_name or not attribute:
-        msg = f"{target!r} is no target: write MODULE:ATTRIBUTE, say app:agents"
+    if not colon or not _is_dotted(module_name) or not _is_dotted(attribute):
+        meant, name = module_name.removesuffix(".py").strip("./ ").replace("/", "."), attribute.strip()
+        example = f"{meant if _is_dotted(meant) else 'app'}:{name if _is_dotted(name) else 'agents'}"
+        msg = f"{target!r} is no target: write MODULE:ATTRIBUTE, say {example}"
         raise ConfigurationError(msg)
-    module = _import(module_name)
+    found = _attribute(_import(module_name, attribute), attribute)
+    if isinstance(found, Iterable) and not isinstance(found, (str, type)):
+        listed = list(cast("Iterable[object]", found))
+    else:
+        listed = [found]
+    if not listed:
+        msg = f"{target} is empty: list at least one agent class"
+        raise ConfigurationError(msg)
+    for each in listed:
+        if not _builds_something(each):
+            msg = f"{target} {_no_factory(each)}"
+            raise ConfigurationError(msg)
+    return cast("list[Callable[[], Any]]", listed)
+
+
+def _attribute(module: ModuleType, attribute: str) -> object:
     found: object = module
     for part in attribute.split("."):
         if not hasattr(found, part):
-            close = difflib.get_close_matches(part, [name for name in vars(module) if not name.startswith("_")], n=1)
-            hint = f"; did you mean {module_name}:{close[0]}?" if close else ""
-            msg = f"the module {module_name!r} has no attribute {part!r}{hint}"
+            names = [name for name in vars(module) if not name.startswith("_")]
+            close = difflib.get_close_matches(part, names, n=1)
+            hint = f"did you mean {module.__name__}:{close[0]}?" if close else f"is {module.__file__} the right one?"
+            msg = f"the module {module.__name__!r} has no attribute {part!r}: {hint}"
             raise ConfigurationError(msg)
         found = getattr(found, part)
-    agents = list(found) if isinstance(found, Iterable) and not isinstance(found, (str, type)) else [found]
-    if not agents:
-        msg = f"{target} is empty: list at least one agent class"
-        raise ConfigurationError(msg)
-    for each in agents:
-        if not _builds_something(each):
-            msg = f"{target} has {each!r}, which is neither an agent class nor a callable without arguments that builds an agent"
-            raise ConfigurationError(msg)
-    return agents
+    return found
+
+
+def _is_dotted(text: str) -> bool:
+    return all(part.isidentifier() for part in text.split("."))
+
+
+def _no_factory(found: object) -> str:
+    """Say what is wrong with something that cannot be called without arguments; what it holds may be secret."""
+    if isinstance(found, type):
+        name = found.__name__
+        return f"lists {name}, which takes arguments: give its fields defaults, or list a callable, lambda: {name}(…)"
+    kind = type(found).__name__
+    return f"lists an object of type {kind}: list agent classes, or callables without arguments that build an agent"
 
 
 def _builds_something(factory: object) -> bool:
@@ -58,7 +82,7 @@ def _builds_something(factory: object) -> bool:
     return True
 
 
-def _import(name: str) -> Any:  # noqa: ANN401 - a module of the user's
+def _import(name: str, attribute: str) -> ModuleType:
     folder = str(Path.cwd())
     if folder not in sys.path:
         sys.path.insert(0, folder)
@@ -66,16 +90,18 @@ def _import(name: str) -> Any:  # noqa: ANN401 - a module of the user's
         return importlib.import_module(name)
     except ModuleNotFoundError as error:
         if error.name is None or not (name == error.name or name.startswith(f"{error.name}.")):
-            msg = f"{name} needs the module {error.name!r}, which is not installed"
+            msg = f"the module {name!r} needs {error.name!r}, which is not there: install it, or mend the import"
             raise ConfigurationError(msg) from None
         near = difflib.get_close_matches(name, [path.stem for path in Path.cwd().glob("*.py")], n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it is looked for in {folder} and among what is installed"
+        hint = (
+            f"did you mean {near[0]}:{attribute}?" if near else f"run this in the folder that has it; {folder} has not"
+        )
         msg = f"there is no module {error.name!r}: {hint}"
         raise ConfigurationError(msg) from None
     except AutonomyError:
         raise
-    except Exception as error:  # noqa: BLE001 - fence: the user's module; whatever it raises is shown as its own failure
+    except (Exception, SystemExit) as error:  # noqa: BLE001 - fence: the user's module; what it raises is its own failure
         last = traceback.extract_tb(error.__traceback__)[-1]
-        place = f"{last.filename}:{last.lineno}" if not isinstance(error, SyntaxError) else f"{error.filename}:{error.lineno}"
-        msg = f"the module {name!r} failed to import, at {place}: {type(error).__name__}: {error}"
+        file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
+        msg = f"the module {name!r} cannot be imported, at {file}:{line}: {type(error).__name__}: {error}"
         raise AutonomyError(msg) from None

@@ -1,0 +1,79 @@
+"""``relay``: what it prints, how it ends, and that nodes come back to it."""
+
+import signal
+from pathlib import Path
+
+import pytest
+import trio
+
+from autonomy_trio import Node, open_node
+from autonomy_trio.errors import DeliveryError
+from autonomy_trio.messages import Untyped
+from tests.cli.conftest import Call, Served, credential_for
+from tests.support.processes import PATIENCE, Process, environment, free_port, serving_node
+
+COME_BACK = 60.0
+"""Seconds in which a test sees the nodes back after a relay was killed; what was promised is 10."""
+
+
+def test_it_prints_its_address_and_the_one_that_pins_it_to_be_pasted(served: Served) -> None:
+    assert served.relay.out == f"relay {served.url}\nto pin it: {served.pinned}\n"
+    assert served.pinned.startswith(f"{served.url}#I")
+    assert len(served.pinned) == len(served.url) + 66
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_one_signal_stops_it_clean(tmp_path: Path, number: signal.Signals) -> None:
+    with Process("relay", "--listen", "127.0.0.1:0", env=environment(tmp_path)) as relay:
+        relay.wait_line("to pin it")
+        relay.signal(number)
+        assert relay.wait() == 0
+        assert relay.err == "stopped\n"
+
+
+def test_its_home_is_apart_from_that_of_the_nodes(call: Call, tmp_path: Path) -> None:
+    with Process(
+        "relay", "--listen", "127.0.0.1:0", env=environment(tmp_path, AUTONOMY_HOME=str(tmp_path / "a" / "home"))
+    ) as relay:
+        pinned = relay.wait_line("to pin it")
+        assert (tmp_path / "a" / "relay" / "vault").exists()
+        own = call("identity", "show", "--home", tmp_path / "a" / "relay").out.strip()
+        assert pinned.endswith(f"#{own}")
+
+
+def test_a_home_in_use_is_named(call: Call, served: Served) -> None:
+    found = call("relay", "--listen", "127.0.0.1:0", "--home", served.server.with_name("relay"))
+    assert found.is_one_sentence(1)
+    assert "is in use already" in found.err
+
+
+async def test_after_a_kill_9_of_the_relay_the_nodes_come_back_and_ask_again(tmp_path: Path) -> None:
+    env = environment(tmp_path)
+    listen = f"127.0.0.1:{free_port()}"
+    relay_options = ("relay", "--listen", listen, "--home", str(tmp_path / "relay"))
+    server, alice = tmp_path / "server", tmp_path / "alice"
+    (tmp_path / "payments").write_text(credential_for(alice, server))
+    with Process(*relay_options, env=env) as relay:
+        await trio.to_thread.run_sync(relay.wait_line, "to pin it")
+        options = ("tests.support.app:agents", "--relay", f"ws://{listen}", "--home", str(server))
+        with serving_node(*options, env=env) as (_, address):
+            async with open_node(relay=f"ws://{listen}", home=alice, credentials=[tmp_path / "payments"]) as node:
+                with trio.fail_after(PATIENCE):
+                    assert await node.ref(address).ask(Untyped("Add", {"amount": 1})) == {"value": 1}
+                relay.kill()
+                with Process(*relay_options, env=env) as again:
+                    await trio.to_thread.run_sync(again.wait_line, "to pin it")
+                    began = trio.current_time()
+                    with trio.fail_after(COME_BACK):
+                        total = await _ask_until_answered(node, address)
+                    print(f"back and asking {trio.current_time() - began:.1f} s after the new relay listened")  # noqa: T201 - measured
+                    assert total["value"] >= 2
+
+
+async def _ask_until_answered(node: Node, address: str) -> dict[str, int]:
+    while True:
+        try:
+            with trio.fail_after(2):
+                return await node.ref(address).ask(Untyped("Add", {"amount": 1}))
+        except (DeliveryError, trio.TooSlowError):
+            await trio.sleep(0.1)
