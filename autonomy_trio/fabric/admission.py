@@ -95,6 +95,8 @@ class Admission:
     """Unix seconds."""
     decoded: int = 0
     """Payloads that were decoded."""
+    unproven: int = 0
+    """Credentials that did not count here."""
     _tables: dict[Spec, WireTable] = attrs.field(factory=dict[Spec, WireTable])
     _policies: Policies | None = None
 
@@ -134,7 +136,9 @@ class Admission:
                     )
                 )
             except CredentialError as error:
-                _log.warning("credential not accepted", node=peer.name, why=str(error))
+                self.unproven += 1
+                if self.unproven & (self.unproven - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
+                    _log.warning("credential not accepted", node=peer.name, why=str(error), so_far=self.unproven)
         peer.proof = _prove(peer.name, credentials)
 
     def admit(self, peer: Peer, entry: Tell | Ask, answer: Answer, *, late: bool) -> Delivery | DeliveryError | None:
@@ -158,7 +162,7 @@ class Admission:
             return self._queue(entry, proof, answer, late=late)
         except _Refused as refused:
             recipient, message = printable(entry.recipient), printable(entry.name)
-            letter = DeadLetter(recipient, message, peer.name, refused.reason, refused.why)
+            letter = DeadLetter(recipient, message, peer.name, refused.reason, printable(refused.why))
             self.runtime.dead_letters.add(letter)
             return refused.error
 
@@ -206,6 +210,8 @@ class Admission:
             return decode_payload(entry.payload, cls)
         except MessageError as error:
             raise _Refused("malformed", NotHandled(f"the message does not fit: {error}"), str(error)) from None
+        except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
+            raise _Refused("malformed", NotHandled("the message does not fit"), type(error).__name__) from None
 
     def _deliver(self, entry: Tell | Ask, cell: Cell, message: object, proof: Proof, answer: Answer) -> Delivery | None:
         if isinstance(entry, Ask):

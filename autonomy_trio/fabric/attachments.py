@@ -10,6 +10,7 @@ from autonomy_trio.errors import AutonomyError, ConfigurationError
 from autonomy_trio.fabric.addresses import RelayAddress
 from autonomy_trio.fabric.attachment import Attachment, Connect
 from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.vault import Vault
 
@@ -70,16 +71,26 @@ class Attachments:
             await attachment.flush()
 
     async def _run(self, attachment: Attachment) -> None:
-        try:
-            await attachment.run()
-        except AutonomyError as error:
-            _log.warning("relay not attached", relay=attachment.relay.url, reason=str(error))
+        def failed(error: Exception) -> None:
+            shown = {} if isinstance(error, AutonomyError) else {"exc_info": error}
+            _log.warning("relay not attached", relay=attachment.relay.url, reason=str(error), **shown)
             self._remove(attachment)
+
+        # Fence: a relay that somebody named in an address, which may be anything.
+        with fence(failed):
+            await attachment.run()
 
     def _add(self, relay: RelayAddress) -> Attachment | None:
         """Make an attachment; None where there is one."""
-        if relay.url in self._by_url:
+        known = self._by_url.get(relay.url)
+        if known is not None:
+            if relay.pin not in (None, known.relay.pin):
+                raise ConfigurationError(f"{relay} cannot be pinned: this node has attached to {known.relay} before")
             return None
+
+        def refused(node: bytes, reason: str) -> None:
+            self._peers.refused(attachment, node, reason)
+
         if len(self._by_url) >= MOST_RELAYS:
             raise ConfigurationError(f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer")
         attachment = Attachment(
@@ -89,7 +100,7 @@ class Attachments:
             self._peers.receive,
             self._peers.refresh,
             self._now,
-            self._peers.refused,
+            refused,
         )
         self._by_url[relay.url] = attachment
         self._peers.carriers.append(attachment)

@@ -1,6 +1,6 @@
 """The credentials a node shows: those in its home, and those it is given."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Final, final
 
@@ -24,7 +24,12 @@ class Wallet:
 
     subject: bytes
     home: Path | None
-    presentations: list[bytes] = attrs.field(factory=list[bytes], repr=False)
+    _expires: dict[bytes, float] = attrs.field(factory=dict[bytes, float], repr=False)
+    """When each credential ends, in Unix seconds."""
+
+    def shown(self, now: float) -> Sequence[bytes]:
+        """Return the credentials to show, the latest first, for only so many are."""
+        return [encoded for encoded, expires in reversed(self._expires.items()) if now < expires]
 
     def load(self, files: Iterable[Path], now: float) -> None:
         """Read the files that were asked for, and those in the home.
@@ -32,14 +37,16 @@ class Wallet:
         Raises:
             CredentialError: a file that was asked for cannot be shown. One in the home is only logged.
         """
-        for file in files:
-            self._add(file, now)
         folder = None if self.home is None else self.home / FOLDER
         for file in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
+            if not file.is_file():
+                continue  # a pipe would be waited for
             try:
                 self._add(file, now)
             except CredentialError as error:
                 _log.warning("credential not shown", why=str(error))
+        for file in files:
+            self._add(file, now)
 
     def add(self, text: str, now: float) -> None:
         """Take a credential in, and keep it in the home where there is one.
@@ -48,8 +55,7 @@ class Wallet:
             CredentialError: it cannot be shown by this node.
         """
         encoded = from_text(text)
-        name = self._check(encoded, now, "the credential")
-        self.presentations.append(encoded)
+        name = self._take(encoded, now, "the credential")
         if self.home is not None:
             folder = self.home / FOLDER
             folder.mkdir(mode=0o700, exist_ok=True)
@@ -67,11 +73,10 @@ class Wallet:
             encoded = from_text(text)
         except CredentialError as error:
             raise CredentialError(f"{file}: {error}") from None
-        self._check(encoded, now, str(file))
-        self.presentations.append(encoded)
+        self._take(encoded, now, str(file))
 
-    def _check(self, encoded: bytes, now: float, what: str) -> str:
-        """Refuse what would never count; return a name for the credential's file."""
+    def _take(self, encoded: bytes, now: float, what: str) -> str:
+        """Take a credential in, unless it would never count; return a name for its file."""
         try:
             credential = read_presentation(encoded)
         except CredentialError as error:
@@ -86,4 +91,6 @@ class Wallet:
                 f"{what} expired {now - credential.expires:,.0f} s ago: ask its issuer, "
                 f"{format_identifier(credential.issuer)}, for a new one"
             )
+        self._expires = {known: expires for known, expires in self._expires.items() if now < expires}
+        self._expires[encoded] = credential.expires
         return credential.id.hex()

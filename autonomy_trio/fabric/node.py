@@ -4,7 +4,7 @@ import contextvars
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast, final
 
@@ -123,8 +123,13 @@ class Node:
         if spec is not None:
             self._admission.know([spec])
         ref = self._runtime.spawn(factory, name)
-        if spec is None:
-            self._admission.know([cell.spec for cell in self._runtime.cells() if cell.name == ref.name])
+        cell = self._runtime.find(ref.name)
+        if spec is None and cell is not None:
+            try:
+                self._admission.know([cell.spec])
+            except BaseException:
+                cell.stop(0)  # no policy would stand between it and others
+                raise
         return ref
 
     def ref(self, target: str, agent: Callable[..., A] | None = None) -> AgentRef[A]:
@@ -297,25 +302,26 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         wallet = Wallet(vault.identifier, home)
         wallet.load(map(Path, credentials), now())
         async with trio.open_nursery() as network:
-            async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
-                admission = Admission(runtime, _anchors(vault, home, anchors), now)
-                admission.know(filter(None, map(_spec_of, factories)))
-                peers = Peers(_endpoint(vault, wallet), admission, network, now)
-                network.start_soon(peers.run_timers)
-                attachments = Attachments(vault, peers, network, connect, now)
-                node = Node(runtime, vault, admission, peers, attachments, wallet, now)
-                runtime.address_of = node.address
-                runtime.context.run(_current.set, node)
-                if listen is not None:
-                    listener = await websocket_listen(ListenAddress.parse(listen))
-                    network.start_soon(Relay(vault, now=now).serve, listener)
-                    await node.attach(listener.address.url)
-                for url in relays:
-                    await node.attach(url)
-                for factory in factories:
-                    node.spawn(factory)
-                yield node
-            peers.close()
+            with ExitStack() as ending:
+                async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
+                    admission = Admission(runtime, _anchors(vault, home, anchors), now)
+                    admission.know(filter(None, map(_spec_of, factories)))
+                    peers = Peers(_endpoint(vault, wallet, now), admission, network, now)
+                    ending.callback(peers.close)  # however the block ends: whoever waits outside it is told
+                    network.start_soon(peers.run_timers)
+                    attachments = Attachments(vault, peers, network, connect, now)
+                    node = Node(runtime, vault, admission, peers, attachments, wallet, now)
+                    runtime.address_of = node.address
+                    runtime.context.run(_current.set, node)
+                    if listen is not None:
+                        listener = await websocket_listen(ListenAddress.parse(listen))
+                        network.start_soon(Relay(vault, now=now).serve, listener)
+                        await node.attach(listener.address.url)
+                    for url in relays:
+                        await node.attach(url)
+                    for factory in factories:
+                        node.spawn(factory)
+                    yield node
             await attachments.flush()
             network.cancel_scope.cancel()
 
@@ -335,8 +341,8 @@ def _anchors(vault: Vault, home: Path | None, file: str | Path | None) -> Anchor
     return Anchors.of_self(vault.identifier)
 
 
-def _endpoint(vault: Vault, wallet: Wallet) -> Endpoint:
-    return Endpoint(vault, boot=secrets.token_bytes(BOOT_BYTES), presentations=lambda: wallet.presentations)
+def _endpoint(vault: Vault, wallet: Wallet, now: Callable[[], float]) -> Endpoint:
+    return Endpoint(vault, boot=secrets.token_bytes(BOOT_BYTES), presentations=lambda: wallet.shown(now()))
 
 
 def _spec_of(factory: Callable[[], Any]) -> Spec | None:

@@ -35,7 +35,7 @@ def to_code(error: BaseException) -> tuple[str, str]:
         return _TOO_SLOW, ""
     for code, kind in _ERRORS.items():
         if isinstance(error, kind):
-            return code, str(error)[:MOST_TEXT]
+            return code, printable(str(error), MOST_TEXT)
     return "handler failed", ""
 
 

@@ -10,6 +10,7 @@ import trio
 
 from autonomy_trio.actors.delivery import Delivery, PendingReply
 from autonomy_trio.errors import DeliveryError
+from autonomy_trio.fabric.buckets import TokenBucket
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.wire.entries import Ask, Entry, Tell, entry_size, next_batch
@@ -37,6 +38,9 @@ class Carrier(Protocol):
         """Return when packets can be queued again."""
         ...
 
+
+SHOWS: Final = (1.0, 64.0)
+"""Credentials a second that are looked at from one node, and at once: each costs signature checks."""
 
 Path = tuple[Carrier, bytes]
 """A relay, and the node behind it that packets come from."""
@@ -84,6 +88,8 @@ class Peer:
     served: dict[int, Delivery] = attrs.field(factory=dict[int, Delivery])
     proof: Any = None
     """What `Judge.show` made of the node's credentials."""
+    shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*SHOWS), repr=False)
+    """Bounds the credentials a node shows in a session."""
     carrier: Carrier | None = None
     """What the last packet left by."""
     ended: bool = False

@@ -20,7 +20,7 @@ import trio
 from autonomy_trio.actors.delivery import Delivery, PendingReply
 from autonomy_trio.errors import MailboxFull, MessageError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.outcomes import from_code, to_code
-from autonomy_trio.fabric.peer import MOST_WAITING, Carrier, Judge, OpenAsk, Path, Peer
+from autonomy_trio.fabric.peer import MOST_WAITING, MOST_WAITING_BYTES, Carrier, Judge, OpenAsk, Path, Peer
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import decode_payload, encode_payload
 from autonomy_trio.trust.records import format_identifier
@@ -37,6 +37,12 @@ JUST_SENT: Final = 2.0
 MOST_SERVED: Final = 1024
 """Unanswered asks from one node."""
 
+MOST_UNSENT: Final = 8 * MOST_WAITING
+"""Answers and messages waiting to leave for one node, from which on its asks are not looked at."""
+
+MOST_UNSENT_BYTES: Final = 8 * MOST_WAITING_BYTES
+"""The same in bytes."""
+
 _log = get_log()
 
 
@@ -52,9 +58,10 @@ class Peers:
     """Unix seconds; sessions' timers run on trio's clock."""
     carriers: list[Carrier] = attrs.field(factory=list[Carrier])
     lost: int = 0
-    """Messages that could not be sent."""
+    """Messages that could not be sent, and asks of others whose answers could not be."""
     dropped: int = 0
     """Packets that no relay took, because it was away or its queue was full."""
+    is_closed: bool = False
     _peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
     _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
@@ -104,10 +111,13 @@ class Peers:
         self.endpoint.receive(packet, (carrier, source), self.now(), trio.current_time())
         self._carry_out()
 
-    def refused(self, node: bytes, reason: str) -> None:
-        """Take a relay's word that it could not forward to a node: what was just asked there may never have arrived."""
+    def refused(self, carrier: Carrier, node: bytes, reason: str) -> None:
+        """Take a relay's word that it could not forward to a node: what was just asked there may never have arrived.
+
+        The word of another relay than the one that carries what is sent there says nothing.
+        """
         peer = self._peers.get(node)
-        if peer is not None:
+        if peer is not None and peer.carrier is carrier:
             said = f"a relay could not reach {peer.name} ({reason})"
             self._fail_sent(peer, said, since=trio.current_time() - JUST_SENT)
             self._expect(peer)
@@ -133,7 +143,8 @@ class Peers:
             await waiting[0].wait_changed()
 
     def close(self) -> None:
-        """Tell every node with a session that this one leaves; what is still open ends."""
+        """Tell every node with a session that this one leaves; what is still open ends, and nothing more begins."""
+        self.is_closed = True
         for peer in list(self._peers.values()):
             self.endpoint.close(peer.identifier, "the node is stopping")
             self._carry_out()
@@ -142,6 +153,8 @@ class Peers:
     def _peer(self, node: bytes) -> Peer:
         peer = self._peers.get(node)
         if peer is None:
+            if self.is_closed:
+                raise NotDelivered("the node is stopping: nothing was sent")
             peer = self._peers[node] = Peer(node)
             self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
         return peer
@@ -214,9 +227,9 @@ class Peers:
             return
         if open_ask.sent_at is not None:
             peer.post(Cancel(entry.request))
-            self._expect(peer)
         else:
             peer.withdraw(entry)
+        self._expect(peer)
 
     def _expect(self, peer: Peer) -> None:
         self.endpoint.expect(peer.identifier, bool(peer.asked or peer.served), trio.current_time())
@@ -259,10 +272,13 @@ class Peers:
         self.dropped += 1
 
     def _established(self, event: Established) -> None:
+        if self.is_closed:
+            return
         peer = self._peer(event.peer)
         if event.restarted:
             self._fail_sent(peer, f"{peer.name} was restarted")
             self._drop_served(peer)
+            self._expect(peer)
         peer.bundle = event.bundle
         self.judge.show(peer, event.presentations)
         peer.wake()
@@ -286,20 +302,24 @@ class Peers:
                     delivery = peer.served.pop(entry.request, None)
                     if delivery is not None:
                         delivery.cancel()
-                case Presentations():
+                case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
                     self.judge.show(peer, entry.presentations)
                 case _:
-                    pass  # Close: the endpoint has said PeerGone
+                    pass  # Close, for the endpoint has said PeerGone; and credentials past what one may show
         self._expect(peer)
 
     def _take_message(self, peer: Peer, entry: Tell | Ask, *, late: bool) -> None:
+        if isinstance(entry, Ask) and (len(peer.waiting) >= MOST_UNSENT or peer.waiting_bytes >= MOST_UNSENT_BYTES):
+            self.lost += 1  # it asks and takes no answers: one more would have no room
+            return
         if isinstance(entry, Ask) and (len(peer.served) >= MOST_SERVED or entry.request in peer.served):
             peer.post(Error(entry.request, "overloaded", f"{MOST_SERVED} asks are open already"))
             return
 
         def answer(result: outcome.Outcome[Any]) -> None:
-            # One whose asker has gone, or was told already, is not open any more.
-            if isinstance(entry, Ask) and peer.served.pop(entry.request, None) is not None:
+            # One whose asker has gone, or was told already, is not open any more; its number may be another's now.
+            if isinstance(entry, Ask) and peer.served.get(entry.request) is verdict:
+                del peer.served[entry.request]
                 peer.post(_answer(entry.request, result))
                 self._expect(peer)
 
@@ -319,6 +339,9 @@ class Peers:
         except MessageError as error:
             refusal = MessageError(f"the reply of {open_ask.address} does not fit {open_ask.entry.name}: {error}")
             open_ask.reply.settle(outcome.Error(refusal))
+        except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
+            refusal = MessageError(f"the reply of {open_ask.address} cannot be read: {type(error).__name__}")
+            open_ask.reply.settle(outcome.Error(refusal))
         else:
             open_ask.reply.settle(outcome.Value(value))
 
@@ -328,6 +351,7 @@ class Peers:
             self._end(peer, reason)
         else:
             self._drop_waiting(peer, reason)
+            self._expect(peer)
 
     def _end(self, peer: Peer, reason: str) -> None:
         """Forget a node: whoever waits for it is told, and its unanswered asks are cancelled."""
@@ -336,6 +360,7 @@ class Peers:
         self._drop_waiting(peer, reason)
         self._fail_sent(peer, reason)
         self._drop_served(peer)
+        self._expect(peer)
 
     def _drop_waiting(self, peer: Peer, reason: str) -> None:
         """Empty the queue to a node, of which nothing was sent; answers stay until it is gone, for somebody waits."""
@@ -365,6 +390,10 @@ class Peers:
 
     @staticmethod
     def _drop_served(peer: Peer) -> None:
+        """Cancel the asks of a process that has gone; its successor uses their numbers again, so no answer may stay."""
+        for entry in peer.take_all():
+            if not isinstance(entry, Reply | Error):
+                peer.post(entry)
         for delivery in list(peer.served.values()):
             delivery.cancel()
         peer.served.clear()
@@ -375,7 +404,7 @@ def _answer(request: int, result: outcome.Outcome[Any]) -> Entry:
         try:
             reply = Reply(request, encode_payload(result.value))
             check_size(reply)
-        except MessageError as error:
+        except Exception as error:  # noqa: BLE001 - fence: a program's own mappings and descriptors, besides MessageError
             _log.error("reply not sent", error=str(error))
             return Error(request, "handler failed", "the reply has no encoding or is too large")
         else:

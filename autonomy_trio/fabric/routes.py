@@ -9,11 +9,11 @@ import trio
 
 from autonomy_trio.actors.delivery import OUTSIDE
 from autonomy_trio.actors.runtime import Runtime
-from autonomy_trio.errors import NotDelivered
+from autonomy_trio.errors import MessageError, NotDelivered
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.messages import Untyped, encode_payload, reply_type, wire_name
-from autonomy_trio.wire.constants import LARGEST_NUMBER
+from autonomy_trio.wire.constants import LARGEST_NUMBER, NAME_CHARACTERS
 from autonomy_trio.wire.entries import Ask, Tell
 
 _MILLISECONDS: Final = 1000
@@ -46,28 +46,30 @@ class RemoteRoute:
 
     async def tell(self, message: object) -> None:
         """Queue a message for its node."""
+        entry = self._tell(message)
         self._prepare()
-        await self._peers.tell(self._address.node, self._tell(message))
+        await self._peers.tell(self._address.node, entry)
 
     def tell_nowait(self, message: object) -> None:
         """Queue a message for its node, or raise `MailboxFull`."""
+        entry = self._tell(message)
         self._prepare()
-        self._peers.tell_nowait(self._address.node, self._tell(message))
+        self._peers.tell_nowait(self._address.node, entry)
 
     async def ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Send a request and wait for its reply."""
+        recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
         self._prepare()
-        name, payload = _name(message), encode_payload(message)
         expected = None if isinstance(message, Untyped) else reply_type(type(message))
 
         def entry(number: int) -> Ask:
             remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
-            return Ask(number, self.name, name, payload, min(math.ceil(remaining), LARGEST_NUMBER))
+            return Ask(number, recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER))
 
         return await self._peers.ask(self._address.node, entry, expected, self.address)
 
     def _tell(self, message: object) -> Tell:
-        return Tell(self.name, _name(message), encode_payload(message))
+        return Tell(_checked(self.name), _name(message), encode_payload(message))
 
     def _prepare(self) -> None:
         if self._runtime.draining and self._runtime.sender() is OUTSIDE:
@@ -78,4 +80,15 @@ class RemoteRoute:
 
 
 def _name(message: object) -> str:
-    return message.name if isinstance(message, Untyped) else wire_name(type(message))
+    return _checked(message.name if isinstance(message, Untyped) else wire_name(type(message)))
+
+
+def _checked(name: str) -> str:
+    """Refuse a name that the other node would end the session for, or that has no bytes, while its sender is there."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise MessageError(f"{name!r} is half a character somewhere: no agent and no message is called that") from None
+    if len(name) > NAME_CHARACTERS:
+        raise MessageError(f"{name[:50]!r}… has {len(name)} characters: a name has at most {NAME_CHARACTERS}")
+    return name

@@ -62,7 +62,7 @@ class Counter:
 
     @on(Hold, allow='principal.team == "payments"')
     async def hold(self, message: Hold, context: Context) -> str:
-        context.log.info("holding")
+        context.log.info("holding", seconds=message.seconds)
         await trio.sleep(message.seconds)
         return "held"
 
