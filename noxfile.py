@@ -33,22 +33,14 @@ add_pyenv_interpreters()
 # With CI set, nox fails where an interpreter is missing; elsewhere it says so and goes on.
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests under coverage; arguments after `--` go to pytest."""
+    """Run the tests, all of them on the oldest Python under coverage; arguments after `--` go to pytest."""
     install(session, "test")
-    session.env["COVERAGE_FILE"] = f".coverage.{session.python}"
+    if session.python != PYTHONS[0] or session.posargs:
+        session.run("pytest", *session.posargs)
+        return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *session.posargs)
+    session.run("coverage", "run", "-m", "pytest")
     session.run("coverage", "combine", "--quiet")
-    if not session.posargs:
-        session.notify("coverage")
-
-
-@nox.session(default=False)
-def coverage(session: nox.Session) -> None:
-    """Judge the branch coverage of all Pythons together."""
-    session.install(*nox.project.dependency_groups(PYPROJECT, "coverage"))
-    found = [name for python in PYTHONS if Path(name := f".coverage.{python}").exists()]
-    session.run("coverage", "combine", "--quiet", *found)
     session.run("coverage", "report")
 
 

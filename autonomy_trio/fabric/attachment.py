@@ -74,6 +74,7 @@ class Attachment:
     """Takes a destination that the relay could not reach, and its reason."""
     is_attached: bool = False
     times_attached: int = 0
+    _running: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _outbox: Outbox = attrs.field(factory=lambda: Outbox(OUTBOX_BYTES))
 
     def carry(self, destination: bytes, packet: bytes) -> bool:
@@ -99,6 +100,14 @@ class Attachment:
             RelayUnreachable: the first attempt met nobody.
             RelayRefused: the first attempt met a relay that is not the pinned one, or that refused.
         """
+        with self._running:
+            await self._keep_attached(task_status)
+
+    def stop(self) -> None:
+        """End `run`, and with it the link in good order."""
+        self._running.cancel()
+
+    async def _keep_attached(self, task_status: trio.TaskStatus[None]) -> None:
         pause = FIRST_PAUSE
         while True:
             before, began = self.times_attached, trio.current_time()

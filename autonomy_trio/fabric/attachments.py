@@ -70,6 +70,13 @@ class Attachments:
         for attachment in self._by_url.values():
             await attachment.flush()
 
+    async def close(self) -> None:
+        """Let what waits leave, and leave the relays."""
+        await self.flush()
+        for attachment in self._by_url.values():
+            if attachment.times_attached:
+                attachment.stop()
+
     async def _run(self, attachment: Attachment) -> None:
         def failed(error: Exception) -> None:
             shown = {} if isinstance(error, AutonomyError) else {"exc_info": error}

@@ -301,6 +301,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     with single_error(), await _open_vault(home) as vault:
         wallet = Wallet(vault.identifier, home)
         wallet.load(map(Path, credentials), now())
+        own_relay = None if listen is None else Relay(vault, now=now)
         async with trio.open_nursery() as network:
             with ExitStack() as ending:
                 async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
@@ -313,16 +314,18 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
                     node = Node(runtime, vault, admission, peers, attachments, wallet, now)
                     runtime.address_of = node.address
                     runtime.context.run(_current.set, node)
-                    if listen is not None:
+                    if own_relay is not None and listen is not None:
                         listener = await websocket_listen(ListenAddress.parse(listen))
-                        network.start_soon(Relay(vault, now=now).serve, listener)
+                        network.start_soon(own_relay.serve, listener)
                         await node.attach(listener.address.url)
                     for url in relays:
                         await node.attach(url)
                     for factory in factories:
                         node.spawn(factory)
                     yield node
-            await attachments.flush()
+            await attachments.close()
+            if own_relay is not None:
+                await own_relay.drain(vault.identifier)
             network.cancel_scope.cancel()
 
 

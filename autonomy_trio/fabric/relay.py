@@ -40,6 +40,9 @@ from autonomy_trio.wire.frames import (
 OUTBOX_BYTES: Final = 4 * 1024 * 1024
 """Bytes that wait for one node."""
 
+DRAIN_LIMIT: Final = 1.0
+"""Seconds in which what waits may leave before a relay ends with its node."""
+
 MOST_CONNECTIONS: Final = 10_000
 """Connections at once."""
 
@@ -112,6 +115,7 @@ class Relay:
     _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
+    _left: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     async def serve(self, listener: Listener) -> None:
         """Serve every link that a listener accepts, until cancelled."""
@@ -127,6 +131,14 @@ class Relay:
             turned_away=self._turned_away,
             waiting_bytes=sum(member.outbox.size for member in self._members.values()),
         )
+
+    async def drain(self, last: bytes) -> None:
+        """Return when the node `last` has left and what waits for the others is sent, or `DRAIN_LIMIT` has passed."""
+        with trio.move_on_after(DRAIN_LIMIT):
+            while last in self._members:
+                await self._left.park()
+            for member in list(self._members.values()):
+                await member.outbox.wait_empty()
 
     async def serve_link(self, link: Link) -> None:
         """Serve one connection until it ends, and its listener closes it; what its peer does wrong ends no other."""
@@ -198,6 +210,7 @@ class Relay:
             finally:
                 if self._members.get(identifier) is member:
                     del self._members[identifier]
+                    self._left.unpark_all()
                     _log.debug("node detached", node=format_identifier(identifier), address=link.remote)
             nursery.cancel_scope.cancel()
         if failure is not None:

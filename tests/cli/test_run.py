@@ -74,12 +74,7 @@ def test_one_signal_stops_it_clean(tmp_path: Path, number: signal.Signals) -> No
         assert "Traceback" not in node.err
 
 
-OWN_RELAY_IS_CUT_OFF = pytest.mark.xfail(
-    reason="a node's own relay ends before it has forwarded the last replies of the node", run=False
-)
-
-
-@pytest.mark.parametrize("own_relay", [False, pytest.param(True, marks=OWN_RELAY_IS_CUT_OFF)])
+@pytest.mark.parametrize("own_relay", [False, True])
 async def test_one_signal_lets_a_handler_finish_and_its_asker_gets_the_reply(
     served: Served, tmp_path: Path, own_relay: bool
 ) -> None:
