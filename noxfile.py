@@ -11,6 +11,13 @@ nox.options.download_python = "never"
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ("3.11", "3.12", "3.13")
+ASYNC_RULES_LEFT_OUT = (
+    "ASYNC113",  # what must have started is awaited with start(); the rest may start when it likes
+    "ASYNC114",  # as ASYNC113
+    "ASYNC124",  # an interface or a test may be async and wait for nothing
+    "ASYNC128",  # a task status that is handed on is not seen
+    "ASYNC9",  # not every function is a checkpoint: flake8-async itself leaves these out unless asked
+)
 
 
 def add_pyenv_interpreters() -> None:
@@ -50,7 +57,12 @@ def lint(session: nox.Session) -> None:
     session.install(*nox.project.dependency_groups(PYPROJECT, "lint"))
     session.run("ruff", "check")
     session.run("ruff", "format", "--check")
-    session.run("flake8-async", "--enable=ASYNC", *map(str, [*Path().glob("[a-z]*/**/*.py"), *Path().glob("*.py")]))
+    session.run(
+        "flake8-async",
+        "--enable=ASYNC",
+        f"--disable={','.join(ASYNC_RULES_LEFT_OUT)}",
+        *map(str, [*Path().glob("[a-z]*/**/*.py"), *Path().glob("*.py")]),
+    )
     session.run("lint-imports", "--no-logo")
 
 

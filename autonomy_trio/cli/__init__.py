@@ -30,8 +30,8 @@ def autonomy_trio() -> None:
     """A secure messaging fabric for agents."""
 
 
-for command in (run, relay, identity, authority, send, ask):
-    autonomy_trio.add_command(command)
+for _command in (run, relay, identity, authority, send, ask):
+    autonomy_trio.add_command(_command)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from autonomy_trio.errors import AddressError
 from autonomy_trio.trust.records import format_identifier, parse_identifier
 
 _ADDRESS: Final = re.compile(r"(?:(?P<relay>wss?://[^/\s]+)/)?(?P<node>I[0-9a-fA-F]*)/(?P<agent>[^/\s]+)")
-_HOST: Final = r"(?:\[(?P<bracketed>[^\[\]\s/]+)\]|(?P<host>[\w.-]+))"
+_HOST: Final = r"(?:\[(?P<bracketed>[\w:.%-]+)\]|(?P<host>[\w.-]+))"
 _RELAY: Final = re.compile(rf"wss?://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?", re.ASCII | re.IGNORECASE)
 _LISTEN: Final = re.compile(rf"{_HOST}?:(?P<port>[0-9]{{1,5}})", re.ASCII)
 _LAST_PORT: Final = 65_535

@@ -6,6 +6,7 @@ message that is denied takes no mailbox slot, wakes no agent, and is decoded onl
 A sender that nothing is open to learns nothing: whatever it sends is answered with the same `Denied`.
 """
 
+import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, final
 
@@ -81,7 +82,8 @@ def _prove(name: str, credentials: Sequence[Credential]) -> Proof:
         credentials=frozenset(credential.id for credential in credentials),
         expires=min((float(credential.expires) for credential in credentials), default=float("inf")),
     )
-    return Proof(credentials, principal, Sender(name, name, attributes, is_local=False))
+    # Read-only: a handler sees the attributes that policies read.
+    return Proof(credentials, principal, Sender(name, name, types.MappingProxyType(attributes), is_local=False))
 
 
 @final

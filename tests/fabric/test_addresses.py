@@ -118,3 +118,9 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
         except AddressError:
             continue
         assert str(parse(str(address))) == str(address)
+
+
+@pytest.mark.parametrize("text", ["ws://[::1%x?y]:1", "ws://[::1%x#y]:1", "ws://[::1", "ws://[]:1", "ws://[x]:1"])
+def test_brackets_hold_an_ipv6_address_and_nothing_else(text: str) -> None:
+    with pytest.raises(AddressError):
+        RelayAddress.parse(text)

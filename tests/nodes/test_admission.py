@@ -116,7 +116,7 @@ async def test_an_anchors_file_says_who_counts_and_for_what(net: Net, tmp_path: 
                 await bob.ref(server.address("counter"), Counter).ask(Add(1))
 
 
-async def test_a_home_brings_its_anchors_and_credentials(net: Net, tmp_path: Path, autojump_clock: object) -> None:
+async def test_a_home_brings_its_anchors_and_credentials(net: Net, tmp_path: Path) -> None:
     async with net.node(home=tmp_path / "office") as office, net.node(home=tmp_path / "alice") as alice:
         alice.add_credential(office.issue(alice.identifier, team="payments"))
         identifier = office.identifier

@@ -199,7 +199,7 @@ async def test_a_node_that_leaves_ends_asks_at_once(net: Net, autojump_clock: ob
 
         async with net.node([Counter], grace=1) as server:
             alice.add_credential(server.issue(alice.identifier, team="payments"))
-            nursery.start_soon(ask, server.address("counter"))
+            nursery.start_soon(ask, server.address("counter"))  # noqa: ASYNC111 - it outlives the node on purpose
             await trio.sleep(2)
             closing = trio.current_time()
     ((kind, moment),) = outcomes

@@ -157,7 +157,7 @@ async def test_a_stopping_node_sends_nothing_for_those_outside(net: Net, autojum
                     await refused()
 
         nursery.start_soon(late)
-        nursery.start_soon(_expect_unknown, node.ref("counter", Counter))
+        nursery.start_soon(_expect_unknown, node.ref("counter", Counter))  # noqa: ASYNC111 - it outlives the node on purpose
         await trio.sleep(0.1)
 
 
