@@ -1,5 +1,10 @@
 """``python -m autonomy_trio``."""
 
-from autonomy_trio.cli import main
+import sys
 
-main()
+try:
+    from autonomy_trio.cli import main
+
+    main()
+except KeyboardInterrupt:  # one that came before or after a command could take it
+    sys.exit(130)

@@ -5,15 +5,50 @@ the local variables of every frame of a traceback, where secrets live; so an unc
 below. It lets no control character through either: what is logged may be a stranger's text, and a terminal obeys.
 """
 
+import json
 import logging
 import sys
+from collections.abc import Generator
+from contextlib import contextmanager
 from io import StringIO
-from typing import Any, TextIO
+from typing import Any, Literal, TextIO
 
+import attrs
 import structlog
 
+Form = Literal["pretty", "json"]
 
-def default_processors(*, colors: bool) -> list[structlog.typing.Processor]:
+
+@attrs.define
+class Shown:
+    """How the default shows lines; a program that configures structlog itself decides by itself."""
+
+    form: Form = "pretty"
+    """Text to read, or one JSON object a line."""
+    debug: bool = False
+    """Whether debug lines are shown too."""
+
+
+_shown = Shown()
+
+
+def shown() -> Shown:
+    """Return how the default shows lines now, to be read or set."""
+    return _shown
+
+
+@contextmanager
+def showing() -> Generator[Shown]:
+    """Let a block choose how lines are shown: it sets what it is given, and behind it all is as before."""
+    global _shown  # noqa: PLW0603 - a process has one standard error, and lines of all threads go there
+    before, _shown = _shown, Shown()
+    try:
+        yield _shown
+    finally:
+        _shown = before
+
+
+def pretty_processors(*, colors: bool) -> list[structlog.typing.Processor]:
     """Return the processors of the text form: time, level, event, fields; tracebacks without local variables."""
     return [
         structlog.contextvars.merge_contextvars,
@@ -22,6 +57,28 @@ def default_processors(*, colors: bool) -> list[structlog.typing.Processor]:
         _printable_fields,
         structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=_printable_traceback, pad_event_to=0),
     ]
+
+
+def json_processors() -> list[structlog.typing.Processor]:
+    """Return the processors of the JSON form: an object a line, its traceback, if any, as text under ``exception``."""
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        structlog.processors.format_exc_info,
+        structlog.processors.StackInfoRenderer(),
+        _to_json,
+    ]
+
+
+def _to_json(_: object, __: str, fields: structlog.typing.EventDict) -> str:
+    line: dict[str, object] = {name: fields.pop(name) for name in ("timestamp", "level", "event")}
+    line.update(fields)
+    try:
+        text = json.dumps(line, default=repr, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # a key that is no text, a number JSON lacks, a value inside itself
+        text = json.dumps({name: value if isinstance(value, str) else repr(value) for name, value in line.items()})
+    return text.replace("\x7f", "\\u007f")  # the one control character that JSON leaves as it is
 
 
 def _printable_fields(_: object, __: str, fields: structlog.typing.EventDict) -> structlog.typing.EventDict:
@@ -52,17 +109,19 @@ class _Log:
         self._fields = fields
 
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - structlog's loggers are duck-typed
-        if structlog.is_configured():
-            logger = structlog.get_logger("autonomy_trio")
-        else:
-            logger = structlog.wrap_logger(
-                structlog.PrintLogger(sys.stderr),
-                default_processors(colors=sys.stderr.isatty()),
-                wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
-            )
+        logger = structlog.get_logger("autonomy_trio") if structlog.is_configured() else default_logger()
         return getattr(logger.bind(**self._fields), method)
 
 
 def get_log(**fields: object) -> Any:  # noqa: ANN401 - structlog's loggers are duck-typed
     """Return a structured logger with these fields on every line."""
     return _Log(**fields)
+
+
+def default_logger() -> Any:  # noqa: ANN401 - structlog's loggers are duck-typed
+    """Return the logger of an unconfigured program, as `showing` has it now."""
+    return structlog.wrap_logger(
+        structlog.PrintLogger(sys.stderr),
+        json_processors() if _shown.form == "json" else pretty_processors(colors=sys.stderr.isatty()),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.DEBUG if _shown.debug else logging.INFO),
+    )

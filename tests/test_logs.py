@@ -1,12 +1,14 @@
 """Log lines: to the program's own structlog, else to standard error, without secrets and without control characters."""
 
+import json
 import logging
 from collections.abc import Generator
+from typing import Any
 
 import pytest
 import structlog
 
-from autonomy_trio.logs import get_log, printable
+from autonomy_trio.logs import Form, get_log, printable, showing, shown
 
 SECRET = "5ec2e7" * 8
 
@@ -97,3 +99,95 @@ def test_printable_is_one_line_of_bounded_length() -> None:
     assert printable(NASTY) == "a?[31mred???forged line??2J"
     assert printable("x" * 1000) == "x" * 200
     assert printable("x" * 1000, 3) == "xxx"
+
+
+@pytest.fixture
+def as_json() -> Generator[None]:
+    with showing() as how:
+        how.form = "json"
+        yield
+
+
+def lines_of(capsys: pytest.CaptureFixture[str]) -> list[dict[str, Any]]:
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.isascii()
+    assert all(line.isprintable() for line in err.splitlines())
+    return [json.loads(line, parse_constant=pytest.fail) for line in err.splitlines()]
+
+
+@pytest.mark.usefixtures("as_json")
+def test_json_is_one_object_a_line_with_time_level_event_and_fields(capsys: pytest.CaptureFixture[str]) -> None:
+    get_log(agent="counter").warning("something\nhappened", count=3)
+    get_log().info("and more")
+    first, second = lines_of(capsys)
+    assert list(first) == ["timestamp", "level", "event", "agent", "count"]
+    assert first.pop("timestamp").endswith("Z")
+    assert first == {"level": "warning", "event": "something\nhappened", "agent": "counter", "count": 3}
+    assert second["event"] == "and more"
+
+
+@pytest.mark.usefixtures("as_json")
+@pytest.mark.parametrize("how", ["exception", "exc_info"])
+def test_a_traceback_in_json_is_text_without_local_variables(capsys: pytest.CaptureFixture[str], how: str) -> None:
+    try:
+        fail_with("broken")
+    except ValueError as error:
+        if how == "exception":
+            get_log().exception("failed")
+        else:
+            get_log().error("failed", exc_info=error)
+    (line,) = lines_of(capsys)
+    assert line["exception"].startswith("Traceback (most recent call last):")
+    assert line["exception"].rstrip().endswith("ValueError: ('broken', 48)")
+    assert SECRET not in line["exception"]
+
+
+def endless() -> list[object]:
+    """A value that is inside itself."""
+    value: list[object] = []
+    value.append(value)
+    return value
+
+
+@pytest.mark.usefixtures("as_json")
+@pytest.mark.parametrize(
+    "value",
+    [
+        object(),
+        {1, 2},
+        b"bytes",
+        {("a", "tuple"): "as key"},
+        float("nan"),
+        float("-inf"),
+        "\ud800",
+        "\x7f\x1b[31m",
+        endless(),
+    ],
+    ids=lambda value: ascii(value)[:20],
+)
+def test_whatever_is_logged_is_json(capsys: pytest.CaptureFixture[str], value: object) -> None:
+    get_log().info("odd", value=value, text="kept")
+    (line,) = lines_of(capsys)
+    assert (line["event"], line["text"]) == ("odd", "kept")
+    assert "value" in line
+
+
+@pytest.mark.parametrize("form", ["pretty", "json"])
+def test_debug_lines_are_shown_where_they_were_asked_for(capsys: pytest.CaptureFixture[str], form: Form) -> None:
+    with showing() as how:
+        how.form, how.debug = form, True
+        get_log().debug("detail")
+    get_log().debug("nobody asked")
+    err = capsys.readouterr().err
+    assert err.count("\n") == 1
+    assert "detail" in err
+
+
+def test_what_a_block_chose_holds_for_that_block() -> None:
+    before = shown()
+    with showing() as how:
+        how.form = "json"
+        assert shown().form == "json"
+    assert shown() is before
+    assert before.form == "pretty"

@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from autonomy_trio.cli.options import home_option, parse_attributes
+from autonomy_trio.cli.output import debug_option, say
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.trust.anchors import (
     DEFAULT_LONGEST_VALIDITY,
@@ -40,6 +41,7 @@ def authority() -> None:
     metavar="NAME=TYPE",
     help="An attribute it is to assert, say team=string; the types are string, long, bool and set. Repeatable.",
 )
+@debug_option
 def init(home: Path, attributes: tuple[str, ...]) -> None:
     """Make a home an authority, and print the anchor by which other homes trust it.
 
@@ -50,7 +52,7 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
     with Vault.open_beside(home) as vault:
         click.echo(to_toml(Anchor(vault.identifier, types)), nl=False)
     if not types:
-        click.echo("as it is it may assert nothing: list what it may, say --attribute team=string", err=True)
+        say("as it is it may assert nothing: list what it may, say --attribute team=string")
 
 
 @authority.command(short_help="Issue a credential.")
@@ -72,6 +74,7 @@ def init(home: Path, attributes: tuple[str, ...]) -> None:
     help="How long it holds: 30m, 12h. More than 1d is for anchors whose longest_validity allows it.",
 )
 @click.option("--out", type=click.Path(dir_okay=False, path_type=Path), help="Write it to this file.")
+@debug_option
 def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, out: Path | None) -> None:
     """Issue a credential, to be put into the folder 'credentials' of the subject's home or shown with --credential."""
     whom, what, seconds = parse_identifier(subject), parse_attributes(attributes), _seconds(validity)
@@ -87,13 +90,10 @@ def issue(home: Path, subject: str, attributes: tuple[str, ...], validity: str, 
         except OSError as error:
             msg = f"{out} cannot be written ({(error.strerror or str(error)).lower()}): choose another file with --out"
             raise ConfigurationError(msg) from None
-    click.echo(f"holds until {until:%Y-%m-%d %H:%M:%S} UTC{'' if out is None else f', written to {out}'}", err=True)
+    say(f"holds until {until:%Y-%m-%d %H:%M:%S} UTC{'' if out is None else f', written to {out}'}")
     if seconds > DEFAULT_LONGEST_VALIDITY:
         longest = format_duration(DEFAULT_LONGEST_VALIDITY)
-        click.echo(
-            f"longer than {longest}: it counts only where the anchor of this home has longest_validity = '{validity}'",
-            err=True,
-        )
+        say(f"longer than {longest}: it counts only where the anchor of this home has longest_validity = '{validity}'")
 
 
 def _attribute_type(pair: str) -> tuple[str, AttributeType]:

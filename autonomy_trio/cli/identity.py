@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from autonomy_trio.cli.options import home_option
+from autonomy_trio.cli.output import debug_option
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 
@@ -16,6 +17,7 @@ def identity() -> None:
 
 @identity.command(short_help="Print the identifier of a home.")
 @home_option
+@debug_option
 def show(home: Path) -> None:
     """Print the identifier of a home, which is made if it is not there yet."""
     with Vault.open_beside(home) as vault:

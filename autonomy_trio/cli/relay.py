@@ -6,6 +6,7 @@ import click
 import trio
 
 from autonomy_trio.cli.options import HOME, default_home, run_trio
+from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.relay import Relay
@@ -25,6 +26,8 @@ from autonomy_trio.trust.vault import Vault
     show_default="a folder of its own beside the default home",
     help="The folder that keeps the relay's keys.",
 )
+@log_option
+@debug_option
 def relay(address: str, home: Path) -> None:
     """Forward envelopes between nodes; a relay can read, forge and replay none of them.
 
@@ -39,8 +42,8 @@ def relay(address: str, home: Path) -> None:
             async with stoppable() as stop, trio.open_nursery() as nursery:
                 nursery.start_soon(Relay(vault).serve, listener)
                 click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}")
-                await stop.wait()
+                await stop.asked.wait()
                 nursery.cancel_scope.cancel()
 
     run_trio(main)
-    click.echo("stopped", err=True)
+    say("stopped")

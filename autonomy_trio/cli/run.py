@@ -1,24 +1,36 @@
 """``run``: host agents."""
 
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 import click
 import trio
 
-from autonomy_trio.actors.declare import Spec
 from autonomy_trio.cli.options import FILE, credential_option, home_option, relay_option, run_trio
-from autonomy_trio.cli.signals import stoppable
+from autonomy_trio.cli.output import debug_option, log_option, say
+from autonomy_trio.cli.screen import agents_screen, node_screen
+from autonomy_trio.cli.signals import Stop, stoppable
 from autonomy_trio.cli.target import load_agents
+from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.node import ANCHORS_FILE, Node, check_agents, open_node
-from autonomy_trio.trust.policy import Policies
 
-DEFAULT_LISTEN = "127.0.0.1:4000"
+DEFAULT_LISTEN: Final = "127.0.0.1:4000"
+
+_ARGUMENTS: Final = "autonomy_trio.run.arguments"
 
 
-@click.command()
+class _Run(click.Command):
+    """Keeps its arguments as they were given, for the process that runs them again."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[_ARGUMENTS] = [*args]
+        return super().parse_args(ctx, args)
+
+
+@click.command(cls=_Run)
 @click.argument("target")
 @relay_option
 @click.option(
@@ -35,7 +47,13 @@ DEFAULT_LISTEN = "127.0.0.1:4000"
 )
 @credential_option
 @click.option("--check", is_flag=True, help="Check declarations and policies, list what can be reached, and end.")
+@click.option("--reload", is_flag=True, help="Start again when a .py file in or below the working folder changes.")
+@click.option("--lifeline", type=int, hidden=True)
+@log_option
+@debug_option
+@click.pass_context
 def run(  # noqa: PLR0913, PLR0917 - the options of the command
+    context: click.Context,
     target: str,
     relays: tuple[str, ...],
     listen: str | None,
@@ -43,14 +61,20 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
     anchors: Path | None,
     credentials: tuple[Path, ...],
     check: bool,
+    reload: bool,
+    lifeline: int | None,
 ) -> None:
     """Host the agents of TARGET, MODULE:ATTRIBUTE, until Ctrl-C.
 
     The first Ctrl-C or SIGTERM lets the agents finish what they have; a second one stops at once.
     """
+    if reload and lifeline is None:
+        _run_reloading(context.meta[_ARGUMENTS], _listen(relays, listen, fixed=True))
+        return
     agents = load_agents(target)
     if check:
-        click.echo("\n".join(_table(*check_agents(agents, anchors if anchors is not None else _anchors_of(home)))))
+        checked = check_agents(agents, anchors if anchors is not None else _anchors_of(home))
+        click.echo(agents_screen(*checked))
         return
 
     listen_on = _listen(relays, listen)
@@ -58,28 +82,61 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
     async def main() -> None:
         opened = open_node(agents, relay=relays, listen=listen_on, home=home, anchors=anchors, credentials=credentials)
         async with stoppable() as stop, opened as node:
-            click.echo("\n".join(_first_screen(node, embedded=listen_on is not None)))
-            await _until(stop, node)
-            click.echo("stopping: the agents finish what they have; once more to stop at once", err=True)
+            stop.drains = True
+            click.echo(node_screen(node, embedded=listen_on is not None))
+            await _serve(node, stop, lifeline)
+            if lifeline is None:
+                say("stopping: the agents finish what they have; once more to stop at once")
 
     run_trio(main)
-    click.echo("stopped", err=True)
+    if lifeline is None:
+        say("stopped")
 
 
-async def _until(stop: trio.Event, node: Node) -> None:
-    """Return when a stop is asked for; raise when no agent is left."""
+def _run_reloading(arguments: Sequence[str], listen_on: str | None) -> None:
+    """Run the same command in a process that starts anew with each change, at one address."""
+    try:
+        from autonomy_trio.cli.reload import run_reloading  # noqa: PLC0415 - it needs an extra
+    except ModuleNotFoundError:
+        msg = '--reload needs watchfiles, which is not installed: pip install "autonomy-trio[reload]"'
+        raise ConfigurationError(msg) from None
+
+    listening = [] if listen_on is None else ["--listen", listen_on]
+
+    async def main() -> None:
+        # An option counts as it is given last, so what the user asked for stands.
+        await run_reloading([*listening, *arguments], Path.cwd())
+
+    run_trio(main)
+
+
+async def _serve(node: Node, stop: Stop, lifeline: int | None) -> None:
+    """Return when a stop is asked for, or by the end of the lifeline; raise when no agent is left."""
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
             await node.serve_forever()
 
+        async def hold(descriptor: int) -> None:
+            async with trio.lowlevel.FdStream(descriptor) as line:
+                await line.receive_some(1)
+            stop.ask()
+
         nursery.start_soon(serve)
-        await stop.wait()
+        if lifeline is not None:
+            nursery.start_soon(hold, lifeline)
+        await stop.asked.wait()
         nursery.cancel_scope.cancel()
 
 
-def _listen(relays: tuple[str, ...], listen: str | None) -> str | None:
-    """Return where to listen: as asked, and with nothing asked at the usual port of this machine or a free one."""
+def _listen(relays: tuple[str, ...], listen: str | None, *, fixed: bool = False) -> str | None:
+    """Return where to listen: as asked, and with nothing asked at the usual port of this machine or a free one.
+
+    Args:
+        relays: those that were asked for.
+        listen: what was asked for.
+        fixed: whether a free port is chosen here, to be the same in several processes, and not by the first of them.
+    """
     if listen is not None or relays:
         return listen
     usual = ListenAddress.parse(DEFAULT_LISTEN)
@@ -88,30 +145,13 @@ def _listen(relays: tuple[str, ...], listen: str | None) -> str | None:
         try:
             probe.bind((usual.host, usual.port))
         except OSError:
-            return str(ListenAddress(usual.host, 0))
-    return DEFAULT_LISTEN
+            if not fixed:
+                return str(ListenAddress(usual.host, 0))
+            probe.bind((usual.host, 0))
+        return str(ListenAddress(usual.host, probe.getsockname()[1]))
 
 
 def _anchors_of(home: Path) -> Path | None:
     """Return the home's anchors file, if it has one."""
     file = home / ANCHORS_FILE
     return file if file.exists() else None
-
-
-def _first_screen(node: Node, *, embedded: bool) -> Iterator[str]:
-    yield f"node  {node.identifier}"
-    for number, relay in enumerate(node.relays):
-        yield f"relay {relay}{', in this process' if embedded and number == 0 else ''}"
-    yield ""
-    yield from _table({node.address(name): spec for name, spec in node.agents().items()}, node.policies)
-
-
-def _table(agents: Mapping[str, Spec], policies: Policies) -> Iterator[str]:
-    """List each agent, what it handles, and who can reach that from another node."""
-    conditions = {(agent, action): allow for agent, action, allow in policies.reachable()}
-    for name, spec in agents.items():
-        yield name
-        for action in sorted(spec.wire_table()):
-            allow = conditions.get((spec.agent, action))
-            yield f"  {action}: {'from this node only' if allow is None else f'from other nodes if {allow}'}"
-        yield ""

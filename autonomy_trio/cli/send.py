@@ -10,6 +10,7 @@ import click
 import trio
 
 from autonomy_trio.cli.options import credential_option, home_option, relay_option, run_trio
+from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.node import Node, open_node
@@ -32,6 +33,8 @@ PATIENCE: Final = 15.0
 @relay_option
 @home_option
 @credential_option
+@log_option
+@debug_option
 def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]) -> None:
     """Send a request to a running agent and print its reply as JSON.
 
@@ -59,6 +62,8 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
 @relay_option
 @home_option
 @credential_option
+@log_option
+@debug_option
 def send(address: str, message: str, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]) -> None:
     """Send a message to a running agent, without an answer.
 
@@ -74,7 +79,7 @@ def send(address: str, message: str, relays: tuple[str, ...], home: Path, creden
             await _sent(node, where, told)
 
     run_trio(main)
-    click.echo(f"sent {told.name} to {where}", err=True)
+    say(f"sent {told.name} to {where}")
 
 
 def _refuse_itself(node: Node, where: Address, home: Path) -> None:

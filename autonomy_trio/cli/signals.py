@@ -1,26 +1,71 @@
-"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once."""
+"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once, and one more ends even what hangs."""
 
+import os
 import signal
+import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from typing import Final, final
 
+import attrs
 import trio
+
+HANGING: Final = 1.0
+"""Seconds in which a signal is taken up and a cancelled block ends, unless code of the user's lets nobody else run."""
+
+
+@final
+@attrs.define(eq=False)
+class Stop:
+    """What signals ask of a block; made by `stoppable`."""
+
+    scope: trio.CancelScope
+    asked: trio.Event = attrs.field(factory=trio.Event)
+    drains: bool = False
+    """Whether the block has work to finish by now, so that the first request does not cancel it."""
+    _cancelled_at: float = float("inf")
+
+    def ask(self) -> None:
+        """Ask for a stop: the first time the event is set, the second time the block is cancelled."""
+        if self.asked.is_set() or not self.drains:
+            self.scope.cancel()
+            self._cancelled_at = min(self._cancelled_at, time.monotonic())
+        self.asked.set()
+
+    def hangs(self) -> bool:
+        """Tell whether the block was cancelled and has not ended since, as one that waits for a thread."""
+        return time.monotonic() - self._cancelled_at > HANGING
 
 
 @asynccontextmanager
-async def stoppable() -> AsyncGenerator[trio.Event]:
-    """Hold back Ctrl-C and SIGTERM in a block: the first one sets the event, the second one cancels the block."""
-    stop = trio.Event()
-    async with trio.open_nursery() as nursery:
+async def stoppable() -> AsyncGenerator[Stop]:
+    """Take Ctrl-C and SIGTERM in a block as requests to stop it.
 
-        async def watch(task_status: trio.TaskStatus[None]) -> None:
-            with trio.open_signal_receiver(signal.SIGINT, signal.SIGTERM) as signals:
-                task_status.started()
-                async for _ in signals:
-                    if stop.is_set():
-                        nursery.cancel_scope.cancel()
-                    stop.set()
+    Until the block says that it `drains`, the first one cancels it; from then on the second one does. A signal that
+    finds the one before not taken up, or a cancelled block that has not ended, ends the process as if nobody took it.
+    """
+    token = trio.lowlevel.current_trio_token()
+    with trio.CancelScope() as scope:
+        await trio.lowlevel.checkpoint()
+        stop, sent_at = Stop(scope), float("inf")
 
-        await nursery.start(watch)
-        yield stop
-        nursery.cancel_scope.cancel()
+        def receive(number: int, _: object) -> None:
+            nonlocal sent_at
+            if time.monotonic() - sent_at > HANGING or stop.hangs():
+                signal.signal(number, signal.SIG_DFL)
+                os.kill(os.getpid(), number)
+            elif sent_at == float("inf"):  # else it is one request that came twice, from a terminal and a wrapper
+                sent_at = time.monotonic()
+                token.run_sync_soon(take_up)
+
+        def take_up() -> None:
+            nonlocal sent_at
+            sent_at = float("inf")
+            stop.ask()
+
+        before = {number: signal.signal(number, receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield stop
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -8,13 +8,17 @@ import traceback
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any, Final, cast
 
-from autonomy_trio.errors import AutonomyError, ConfigurationError
+from autonomy_trio.actors.declare import snake_case
+from autonomy_trio.errors import AutonomyError, ConfigurationError, NameTaken, UsageError
+
+_STRUCTURES: Final = "autonomy_trio.actors."
+"""Where the classes are of what `supervise` and `pool` return."""
 
 
 def load_agents(target: str) -> list[Callable[[], Any]]:
-    """Import a target: a list of agent classes, or of callables that build one; a single one will do.
+    """Import a target: a list of agent classes, callables that build one, pools and supervisors; a single one will do.
 
     Args:
         target: ``module:attribute``; the working folder is importable.
@@ -33,14 +37,29 @@ def load_agents(target: str) -> list[Callable[[], Any]]:
         listed = list(cast("Iterable[object]", found))
     else:
         listed = [found]
-    if not listed:
-        msg = f"{target} is empty: list at least one agent class"
+    if not listed or found is None:
+        state = "None" if found is None else "empty"
+        msg = f"{target} is {state}: list at least one agent class, agents = [Counter]"
         raise ConfigurationError(msg)
     for each in listed:
         if not _builds_something(each):
             msg = f"{target} {_no_factory(each)}"
             raise ConfigurationError(msg)
+    _check_names(target, listed)
     return cast("list[Callable[[], Any]]", listed)
+
+
+def _check_names(target: str, listed: Iterable[object]) -> None:
+    """Refuse two agents that would go by one name; what callables build, only the node can tell."""
+    taken: set[str] = set()
+    for cls in (each for each in listed if isinstance(each, type)):
+        name = snake_case(cls.__name__)
+        if name in taken:
+            msg = (
+                f"{target} lists two agents called {name!r}: keep one, rename a class, or list pool({cls.__name__}, 2)"
+            )
+            raise NameTaken(msg)
+        taken.add(name)
 
 
 def _attribute(module: ModuleType, attribute: str) -> object:
@@ -70,7 +89,9 @@ def _no_factory(found: object) -> str:
 
 
 def _builds_something(factory: object) -> bool:
-    """Tell whether it can be called as a restart will call it: without arguments."""
+    """Tell whether it can be called as a restart will call it, without arguments, or holds such, as a pool does."""
+    if type(factory).__module__.startswith(_STRUCTURES):
+        return True
     if not callable(factory):
         return False
     try:
@@ -98,10 +119,19 @@ def _import(name: str, attribute: str) -> ModuleType:
         )
         msg = f"there is no module {error.name!r}: {hint}"
         raise ConfigurationError(msg) from None
-    except AutonomyError:
-        raise
-    except (Exception, SystemExit) as error:  # noqa: BLE001 - fence: the user's module; what it raises is its own failure
+    except UsageError as error:
+        msg = f"{error} (at {_declared_at(error)})"
+        raise ConfigurationError(msg) from None
+    except (Exception, SystemExit) as error:  # fence: the user's module; what it raises is its own failure
         last = traceback.extract_tb(error.__traceback__)[-1]
         file, line = (error.filename, error.lineno) if isinstance(error, SyntaxError) else (last.filename, last.lineno)
         msg = f"the module {name!r} cannot be imported, at {file}:{line}: {type(error).__name__}: {error}"
-        raise AutonomyError(msg) from None
+        raise AutonomyError(msg) from error
+
+
+def _declared_at(error: UsageError) -> str:
+    """Return the line of the user's code that led to an error of ours."""
+    ours = str(Path(__file__).parents[1])
+    frames = traceback.extract_tb(error.__traceback__)
+    theirs = [each for each in frames if not each.filename.startswith((ours, "<"))] or frames
+    return f"{theirs[-1].filename}:{theirs[-1].lineno}"

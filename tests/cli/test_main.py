@@ -14,19 +14,19 @@ from tests.support.processes import PATIENCE, ROOT, environment, run_once
 def test_without_arguments_it_lists_its_commands(call: Call) -> None:
     found = call()
     assert found.code == 2
-    for command in ("ask", "authority", "identity", "relay", "run", "send"):
+    for command in ("ask", "authority", "identity", "new", "relay", "run", "send"):
         assert f"\n  {command} " in found.err
 
 
 @pytest.mark.parametrize(
     "command",
-    ["", "run", "relay", "identity", "identity show", "authority", "authority init", "authority issue", "ask"],
+    ["", "new", "run", "relay", "identity", "identity show", "authority", "authority init", "authority issue", "ask"],
 )
 def test_every_command_explains_itself_and_no_line_is_cut_short(call: Call, command: str) -> None:
     found = call(*command.split(), "--help")
     assert (found.code, found.err) == (0, "")
     assert found.out.startswith("Usage: python -m autonomy_trio")
-    if command not in {"run", "ask", "authority issue", "authority init", "identity show", "relay"}:
+    if command not in {"new", "run", "ask", "authority issue", "authority init", "identity show", "relay"}:
         assert "..." not in found.out.split("Commands:")[1]
 
 

@@ -27,21 +27,21 @@ def busy_port() -> Generator[int]:
         yield int(listener.getsockname()[1])
 
 
-def test_the_first_screen_names_node_relay_agents_and_who_may_send_them_what(served: Served) -> None:
+def test_the_first_screen_lists_each_agent_what_it_handles_and_from_where_it_can_be_reached(served: Served) -> None:
     assert served.node.out == (
         f"node  {served.identifier}\n"
         f"relay {served.url}\n"
         "\n"
         f"{served.address}\n"
-        '  Add: from other nodes if principal.team == "payments" && context.message.amount <= 100\n'
-        '  Echo: from other nodes if principal.team == "payments"\n'
-        '  Hold: from other nodes if principal.team == "payments"\n'
-        '  Note: from other nodes if principal.team == "payments"\n'
-        '  Read: from other nodes if principal.team == "payments"\n'
-        '  Scan: from other nodes if principal.team == "payments"\n'
+        '  Add -> Total   from other nodes if principal.team == "payments" && context.message.amount <= 100\n'
+        '  Echo -> str    from other nodes if principal.team == "payments"\n'
+        '  Hold -> str    from other nodes if principal.team == "payments"\n'
+        '  Note           from other nodes if principal.team == "payments"\n'
+        '  Read -> int    from other nodes if principal.team == "payments"\n'
+        '  Scan -> bytes  from other nodes if principal.team == "payments"\n'
         "\n"
         f"{served.of('clumsy')}\n"
-        '  Fail: from other nodes if principal.team == "payments"\n'
+        '  Fail -> None  from other nodes if principal.team == "payments"\n'
         "\n"
     )
 
@@ -49,12 +49,12 @@ def test_the_first_screen_names_node_relay_agents_and_who_may_send_them_what(ser
 def test_check_lists_what_can_be_reached_opens_nothing_and_makes_no_home(call: Call, tmp_path: Path) -> None:
     found = call("run", APP, "--check", "--home", tmp_path / "home", "--relay", "ws://127.0.0.1:1")
     assert (found.code, found.err) == (0, "")
-    assert found.out.startswith("counter\n  Add: from other nodes if ")
+    assert found.out.startswith("counter\n  Add -> Total   from other nodes if ")
     assert not (tmp_path / "home").exists()
 
 
 def test_what_is_open_to_no_other_node_is_listed_as_such(call: Call) -> None:
-    assert "  Read: from this node only\n" in call("run", "tests.support.app:hopeless", "--check").out
+    assert "  Read -> int  from this node only\n" in call("run", "tests.support.app:hopeless", "--check").out
 
 
 def test_without_relay_and_listen_it_has_a_relay_of_its_own(tmp_path: Path) -> None:

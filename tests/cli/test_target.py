@@ -39,7 +39,7 @@ def test_what_is_no_target_is_told_what_one_looks_like(call: Call, target: str, 
         (f"{APP}:zzz", "has no attribute 'zzz'"),
         (f"{APP}:Counter.zzz", "has no attribute 'zzz'"),
         ("nowhere:agents", "there is no module 'nowhere': run this in the folder that has it"),
-        (f"{APP}:empty", "list at least one agent class"),
+        (f"{APP}:empty", "is empty: list at least one agent class"),
         (f"{APP}:instances", "lists an object of type Counter: list agent classes"),
         (f"{APP}:classes_of_no_agent", "lists Total, which takes arguments"),
         (f"{APP}:needs_size", "lists NeedsSize, which takes arguments: give its fields defaults"),
@@ -58,8 +58,50 @@ def test_a_near_miss_of_a_module_is_named(call: Call, monkeypatch: pytest.Monkey
     assert "did you mean app:agents?" in call("run", "aap:agents").err
 
 
+@pytest.mark.parametrize(
+    ("agents", "said"),
+    [
+        ("None", "is None: list at least one agent class"),
+        ("[Counter, None]", "lists an object of type NoneType"),
+        ("'Counter'", "lists an object of type str"),
+        ("[Counter, Clumsy, Counter]", "lists two agents called 'counter': keep one, rename a class, or list pool("),
+        ("[Counter, type('Counter', (), {})]", "lists two agents called 'counter'"),
+    ],
+)
+def test_an_app_that_cannot_be_right_is_told_why(
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, agents: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"app_{abs(hash(agents))}"
+    Path(f"{name}.py").write_text(f"from {APP} import Clumsy, Counter\nagents = {agents}\n")
+    found = call("run", f"{name}:agents")
+    assert found.is_one_sentence(2)
+    assert f"{name}:agents {said}" in found.err
+
+
 def test_what_an_agent_holds_is_in_no_error(call: Call) -> None:
     assert "7" not in call("run", f"{APP}:instances").err.partition("lists")[2]
+
+
+@pytest.mark.parametrize(
+    ("declaration", "line", "said"),
+    [
+        ("@agent(mailbox=Mailbox(0))\nclass A: pass", 3, "Mailbox(capacity=0): a mailbox holds at least 1 message"),
+        ("@agent(restart='often')\nclass A: pass", 3, "A: restart='often' is none of permanent, transient, temporary"),
+    ],
+)
+def test_a_declaration_that_cannot_be_right_is_one_sentence_with_its_line(  # noqa: PLR0917 - fixtures and the case
+    call: Call, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, declaration: str, line: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = f"declared_{abs(hash(declaration))}"
+    Path(f"{name}.py").write_text(
+        f"from autonomy_trio import agent\nfrom autonomy_trio.actors.declare import Mailbox\n{declaration}\n"
+    )
+    found = call("run", f"{name}:A")
+    assert found.is_one_sentence(2)
+    assert said in found.err
+    assert f"{name}.py:{line})" in found.err
 
 
 @pytest.mark.parametrize(
@@ -120,7 +162,7 @@ def test_a_module_of_a_package_may_import_its_siblings_and_a_single_class_will_d
     (package / "app.py").write_text("from .parts import Counter\n")
     found = run_once("run", "shop.app:Counter", "--check", env=environment(tmp_path), cwd=tmp_path)
     assert (found.returncode, found.stderr) == (0, "")
-    assert found.stdout.startswith("counter\n  Add: from other nodes if ")
+    assert found.stdout.startswith("counter\n  Add -> Total   from other nodes if ")
 
 
 def test_a_target_is_not_found_from_another_folder_and_the_error_says_where_it_looked(tmp_path: Path) -> None:

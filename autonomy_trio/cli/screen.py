@@ -1,0 +1,108 @@
+"""What ``run`` shows first: each agent, what it handles, what it replies, and from where that can be reached."""
+
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Final, cast, get_args
+
+import attrs
+
+from autonomy_trio.actors.declare import Spec
+from autonomy_trio.fabric.node import Node
+from autonomy_trio.logs import printable
+from autonomy_trio.messages import reply_type
+from autonomy_trio.trust.policy import Policies
+
+if TYPE_CHECKING:
+    from typing import TextIO
+
+MOST_CONDITION: Final = 1000
+"""Characters of a condition that are shown."""
+
+_MODULES: Final = re.compile(r"(?:\w+\.)+")
+
+
+@attrs.frozen
+class _Row:
+    """One message that an agent handles."""
+
+    message: str
+    reply: str
+    allow: str | None
+
+    @property
+    def what(self) -> str:
+        return f"{self.message} -> {self.reply}" if self.reply else self.message
+
+    @property
+    def whence(self) -> str:
+        if self.allow is None:
+            return "from this node only"
+        return "from every node" if self.allow == "true" else f"from other nodes if {self.allow}"
+
+
+def node_screen(node: Node, *, embedded: bool) -> str:
+    """Return what shows a node that has started: who it is, its relays, and its agents by address."""
+    lines = [f"node  {node.identifier}"]
+    for number, relay in enumerate(node.relays):
+        lines.append(f"relay {relay}{', in this process' if embedded and number == 0 else ''}")
+    agents = {node.address(name): spec for name, spec in node.agents().items()}
+    return "\n".join([*lines, "", agents_screen(agents, node.policies)])
+
+
+def agents_screen(agents: Mapping[str, Spec], policies: Policies) -> str:
+    """Return what shows agents: in colours and within its width on a terminal, else an agent or a message a line."""
+    conditions = {(agent, action): allow for agent, action, allow in policies.reachable()}
+    tables = {name: list(_rows(spec, conditions)) for name, spec in agents.items()}
+    stdout = cast("TextIO | None", sys.stdout)
+    return _for_terminal(tables) if stdout is not None and stdout.isatty() else _plain(tables)
+
+
+def _rows(spec: Spec, conditions: Mapping[tuple[str, str], str]) -> Iterator[_Row]:
+    for action, (message, _) in sorted(spec.wire_table().items()):
+        allow = conditions.get((spec.agent, action))
+        if allow is not None:
+            allow = printable(" ".join(allow.split()), MOST_CONDITION)
+        yield _Row(action, _reply(message), allow)
+
+
+def _reply(message: type) -> str:
+    """Return what a request is replied to with, as its type is written; nothing for a message that asks for none."""
+    reply = reply_type(message)
+    if reply is None:
+        return ""
+    if reply is type(None):
+        return "None"
+    return reply.__qualname__ if isinstance(reply, type) and not get_args(reply) else _MODULES.sub("", str(reply))
+
+
+def _plain(tables: Mapping[str, list[_Row]]) -> str:
+    lines: list[str] = []
+    for name, rows in tables.items():
+        width = max((len(row.what) for row in rows), default=0)
+        lines += [name, *(f"  {row.what:{width}}  {row.whence}" for row in rows)]
+        lines += [""] if rows else ["  handles no message", ""]
+    return "\n".join(lines)
+
+
+def _for_terminal(tables: Mapping[str, list[_Row]]) -> str:
+    # Imported where they are needed: they take longer to import than most commands take.
+    from rich.console import Console  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
+    console = Console(highlight=False)
+    with console.capture() as screen:
+        for name, rows in tables.items():
+            console.print(Text(name, "bold"), soft_wrap=True)  # an address is copied, so it must not be broken
+            table = Table.grid(padding=(0, 2), pad_edge=True)
+            table.add_column(no_wrap=True)
+            table.add_column(overflow="fold")
+            for row in rows:
+                what = Text.assemble((row.message, "cyan"), (row.what.removeprefix(row.message), "dim"))
+                table.add_row(what, Text(row.whence, "yellow" if row.allow is None else "green"))
+            if not rows:
+                table.add_row("handles no message")
+            console.print(table)
+            console.print()
+    return screen.get().removesuffix("\n")
