@@ -1,4 +1,4 @@
-"""`pip install nox && nox` passes the tests on every supported Python found, lints, and checks types."""
+"""`pip install nox && nox` passes the tests on every supported Python found, lints, checks types, builds the docs."""
 
 import os
 from pathlib import Path
@@ -8,6 +8,7 @@ import nox
 nox.needs_version = ">=2025.11.12"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.download_python = "never"
+nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ("3.11", "3.12", "3.13")
@@ -30,8 +31,8 @@ def add_pyenv_interpreters() -> None:
 
 
 def install(session: nox.Session, *groups: str) -> None:
-    """Install the package, editable so that no tool meets an older build of it, and dependency groups."""
-    session.install("--editable", ".", *nox.project.dependency_groups(PYPROJECT, *groups))
+    """Install the package with its extras, editable so that no tool meets an older build of it, and groups."""
+    session.install("--editable", ".[reload]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
 add_pyenv_interpreters()
@@ -73,3 +74,25 @@ def types(session: nox.Session) -> None:
     session.run("pyright")
     session.run("pyright", "--verifytypes", "autonomy_trio", "--ignoreexternal")
     session.run("mypy")
+
+
+@nox.session
+def docs(session: nox.Session) -> None:
+    """Build the pages into build/docs; a reference that leads nowhere is an error."""
+    install(session, "docs")
+    session.run("sphinx-build", "-n", "-W", "--keep-going", "-E", "-q", "docs", "build/docs")
+
+
+@nox.session(python=PYTHONS[0])
+def minimums(session: nox.Session) -> None:
+    """Run the tests with the lowest dependencies that pyproject.toml allows, which only uv can find."""
+    session.install("uv")
+    session.run("uv", "pip", "install", "--resolution=lowest-direct", "--editable=.[reload]", "--group=test")
+    session.run("pytest", *session.posargs)
+
+
+@nox.session
+def bench(session: nox.Session) -> None:
+    """Run the benchmarks, those of one process unless arguments after `--` say otherwise."""
+    install(session)
+    session.run("python", "-m", "benchmarks", *(session.posargs or ["local"]))
