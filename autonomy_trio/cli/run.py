@@ -7,7 +7,7 @@ from pathlib import Path
 import click
 import trio
 
-from autonomy_trio.actors.declare import Spec
+from autonomy_trio.actors.spec import Spec
 from autonomy_trio.cli.options import FILE, credential_option, home_option, relay_option, run_trio
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.cli.target import load_agents
