@@ -5,22 +5,30 @@ names below are what users import; `autonomy_trio.errors` has every exception.
 """
 
 from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.declare import Mailbox, agent, on
+from autonomy_trio.actors.dead_letters import DeadLetter
+from autonomy_trio.actors.declare import agent, on
 from autonomy_trio.actors.delivery import Sender
-from autonomy_trio.actors.refs import AgentRef
+from autonomy_trio.actors.refs import AgentRef, Down
+from autonomy_trio.actors.spec import Mailbox
+from autonomy_trio.actors.supervision import pool, supervise
 from autonomy_trio.fabric.node import Node, current_node, open_node
-from autonomy_trio.messages import Request, message
+from autonomy_trio.messages import Request, Stream, message
 
 __all__ = [
     "AgentRef",
     "Context",
+    "DeadLetter",
+    "Down",
     "Mailbox",
     "Node",
     "Request",
     "Sender",
+    "Stream",
     "agent",
     "current_node",
     "message",
     "on",
     "open_node",
+    "pool",
+    "supervise",
 ]

@@ -1,9 +1,10 @@
 """Every exception a user of autonomy_trio can catch, grouped by whose fault it is.
 
-Four families say where to look first:
+Five families say where to look first:
 
 * `UsageError`: you did it, in code, in a file or on the command line; the text names the thing and the mend.
 * `DeliveryError`: a message did not do what its sender wanted; what happened to it differs by class.
+* `ReplyError`: an answer that a protocol of yours foresees, and no failure.
 * `TrustError`: a key, an identity or a credential that does not hold.
 * `ProtocolError` and `LinkError`: a peer broke the protocol, or the way to it broke.
 """
@@ -71,6 +72,23 @@ class HandlerFailed(DeliveryError):
 
 class OutcomeUnknown(DeliveryError):
     """The connection or the recipient was lost after the message was sent. It may or may not have run."""
+
+
+class Deadlock(DeliveryError):
+    """Waiting could never end: each agent in the cycle that the text names waits for the next one. Nothing ran."""
+
+
+class ReplyError(AutonomyError):
+    """Base of the errors that a protocol foresees: what a handler answers in place of a reply, and no failure.
+
+    Subclass it as a frozen attrs class and list it in the handler's ``raises=``::
+
+        @attrs.frozen
+        class Insufficient(ReplyError):
+            balance: int
+
+    Raised by that handler it reaches the asker as it is, and the agent goes on.
+    """
 
 
 class TrustError(AutonomyError):

@@ -21,6 +21,7 @@ MOST_PAYLOAD: Final = 128 * 1024
 """Bytes one encoded message may have."""
 
 R_co = TypeVar("R_co", covariant=True)
+T_co = TypeVar("T_co", covariant=True)
 C = TypeVar("C", bound=type)
 
 _WIRE_NAME: Final = "__wire_name__"
@@ -31,6 +32,15 @@ class Request(Generic[R_co]):
 
     The parameter is the type of the reply, any type that a message's field may have; ``None`` where only the completion
     counts.
+    """
+
+    __slots__ = ()
+
+
+class Stream(Generic[T_co]):
+    """Generic base of a message that is answered by any number of items: ``class Watch(Stream[Quote])`` yields Quotes.
+
+    Its handler is an async generator; ``async with ref.stream(Watch()) as quotes`` iterates what that yields.
     """
 
     __slots__ = ()
@@ -91,12 +101,26 @@ def reply_type(cls: type) -> object | None:
     Raises:
         DeclarationError: R is a name in quotes, which says nothing once the module has been read.
     """
-    request = next((each for each in ancestors(cls) if get_origin(each) is Request), None)
-    if request is None:
+    return _argument(cls, Request)
+
+
+def item_type(cls: type) -> object | None:
+    """Return T of a ``Stream[T]`` class, or None where it is no stream.
+
+    Raises:
+        DeclarationError: as `reply_type`.
+    """
+    return _argument(cls, Stream)
+
+
+def _argument(cls: type, base: type) -> object | None:
+    generic = next((each for each in ancestors(cls) if get_origin(each) is base), None)
+    if generic is None:
         return None
-    (argument,) = get_args(request)
+    (argument,) = get_args(generic)
     if isinstance(argument, typing.ForwardRef):
-        msg = f"{cls.__qualname__}: write Request[{argument.__forward_arg__}] without quotes, after that class"
+        written = f"{base.__name__}[{argument.__forward_arg__}]"
+        msg = f"{cls.__qualname__}: write {written} without quotes, after that class"
         raise DeclarationError(msg)
     return types.NoneType if argument is None else argument
 
@@ -145,10 +169,12 @@ def decode_payload(payload: bytes, expected: object | None) -> Any:  # noqa: ANN
 __all__ = [
     "MOST_PAYLOAD",
     "Request",
+    "Stream",
     "Untyped",
     "decode_payload",
     "encode_payload",
     "is_message_class",
+    "item_type",
     "message",
     "message_fields",
     "reply_type",

@@ -1,298 +1,532 @@
-"""One agent: its instance, its mailbox, and the task that takes one message at a time.
+"""One agent, awake or at rest: its name, its instance, its state, and what is asked of it from outside its tasks.
 
-Rules that the worker keeps:
+States, and what leads from one to the next:
 
-* A message is in exactly one place: in the channel, in `_current`, or finished. Nothing waits while holding one outside
-  `_current`, so a cancellation anywhere loses none.
-* One cancel scope serves many messages. Whoever cancels a handler cancels the scope, and a scope that was cancelled is
-  left before the next message is taken, even if the handler returned normally.
-* An exception ends the instance, never the task: the fence in `run` is the agent's supervisor.
+* ``resting``: no task and no channel. The first message, or `begin` of a class with ``on_start``, makes it ``running``;
+  the keeper returns it to rest when nothing is under way.
+* ``running``: its crew handles messages.
+* ``halted``: its instance has failed, or its supervisor restarts it with a sibling. Messages queue. Its supervisor
+  makes it ``running`` again, or ``stopping``.
+* ``stopping``: no message is accepted, a running handler may finish.
+* ``stopped``: for good. Its name is free.
+
+A cell is small, since a process holds millions at rest: what only few agents have is in `Relations`.
 """
 
 import inspect
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Final, Literal, final
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import attrs
 import outcome
 import trio
 
+from autonomy_trio.actors.belongings import MOST_BELONGINGS, MOST_STREAMS, Belongings
 from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.declare import Spec
-from autonomy_trio.actors.delivery import OUTSIDE, Delivery
-from autonomy_trio.actors.supervision import decide
-from autonomy_trio.errors import HandlerFailed, MailboxFull, NotDelivered, OutcomeUnknown
+from autonomy_trio.actors.delivery import Delivery, Signal
+from autonomy_trio.actors.local import LocalRef
+from autonomy_trio.actors.pools import PoolCell
+from autonomy_trio.actors.refs import AgentRef, Down
+from autonomy_trio.actors.streams import Items, Producer, Turn
+from autonomy_trio.errors import (
+    HandlerFailed,
+    MailboxFull,
+    NotDelivered,
+    NotHandled,
+    OutcomeUnknown,
+    Overloaded,
+    UsageError,
+)
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import wire_name
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from autonomy_trio.actors.crew import Crew, Worker
     from autonomy_trio.actors.dead_letters import Reason
     from autonomy_trio.actors.runtime import Runtime
+    from autonomy_trio.actors.spec import Spec
+    from autonomy_trio.actors.supervisor import Supervisor
 
-State = Literal["waiting", "running", "stopping", "stopped"]
-
-MOST_WITHOUT_CHECKPOINT: Final = 64
-"""Messages an agent handles between two checkpoints, where its handlers have none."""
+State = Literal["resting", "running", "halted", "stopping", "stopped"]
+End = Literal["stopped", "failed", "gave up"]
 
 _log = get_log()
 
 
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Breed:
+    """What the agents of one class share on a node."""
+
+    runtime: "Runtime"
+    spec: "Spec"
+    factory: "Callable[[], Any]"
+    number: int = 0
+    """The last number given to one without a name of its own."""
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Halt:
+    """A pause between two instances, and how far it is."""
+
+    normal: bool
+    """Whether the agent ended by its own wish."""
+    reached: trio.Event = attrs.field(factory=trio.Event)
+    """Nothing of the old instance is left."""
+    resume: trio.Event = attrs.field(factory=trio.Event)
+    """The supervisor has decided: by now the cell is ``running`` again, or ``stopping``."""
+    over: trio.Event = attrs.field(factory=trio.Event)
+    """The new instance has started, or failed to, or there is none."""
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Relations:
+    """What few agents have, or have for long."""
+
+    restarts: int = 0
+    failures: int = 0
+    children: "dict[Cell, None]" = attrs.field(factory=dict[Any, None])
+    watchers: "dict[Cell, AgentRef[Any]]" = attrs.field(factory=dict[Any, Any])
+    topics: dict[str, None] = attrs.field(factory=dict[str, None])
+    ended: trio.Event = attrs.field(factory=trio.Event)
+    halt: Halt | None = None
+    fate: End = "stopped"
+    """How it ends, if it does."""
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Cell:
     """The runtime's side of one agent; users hold an `AgentRef`."""
 
-    runtime: "Runtime"
+    breed: Breed
     name: str
-    spec: Spec
-    factory: Callable[[], Any]
     instance: Any
-    state: State = "waiting"
-    """``waiting`` until its first message: no task and no channel yet."""
-    restarts: int = 0
-    handled: int = 0
-    gave_up: bool = False
-    _send: trio.MemorySendChannel[Delivery] | None = None
-    _receive: trio.MemoryReceiveChannel[Delivery] | None = None
-    _scope: trio.CancelScope | None = None
-    _current: Delivery | None = None
-    _started: bool = False
-    _history: tuple[float, ...] = ()
-    _ended: trio.Event = attrs.field(factory=trio.Event)
+    parent: "Supervisor | Cell | None" = None
+    """Its supervisor; the agent that spawned it; None for an agent of the node that has not failed yet."""
+    state: State = "resting"
+    started: bool = False
+    """Whether the instance has begun its work, so that its ``on_stop`` is due at its end."""
+    crew: "Crew | None" = None
+    _relations: Relations | None = None
 
-    def start(self) -> None:
-        """Give the agent its channel and its task."""
-        self._send, self._receive = trio.open_memory_channel[Delivery](self.spec.mailbox.capacity)
-        self.state = "running"
-        self.runtime.start_task(self)
+    waits: ClassVar[None] = None
+    """Code that speaks for an agent and is no worker, such as a background task, takes part in no deadlock."""
+
+    @property
+    def runtime(self) -> "Runtime":
+        """The runtime it lives in."""
+        return self.breed.runtime
+
+    @property
+    def spec(self) -> "Spec":
+        """What its class declares."""
+        return self.breed.spec
+
+    @property
+    def cell(self) -> "Cell":
+        """Itself, as code that speaks for it."""
+        return self
+
+    @property
+    def relations(self) -> Relations:
+        """What ties it to others."""
+        if self._relations is None:
+            self._relations = Relations()
+        return self._relations
+
+    def ref(self) -> AgentRef[Any]:
+        """Return a ref to it."""
+        return LocalRef(self.runtime, self.name, self)
+
+    def chosen(self) -> "Cell":
+        """Itself, as the one to send to."""
+        return self
+
+    def is_free(self) -> bool:
+        """Whether a plain handler may run now in the asker's task: nothing is under way, waits, or was stashed."""
+        crew = self.crew
+        if self.runtime.interceptors:
+            return False
+        if crew is None:
+            return self.state == "resting" and (self.started or not self.spec.on_start)
+        stashed = crew.belongings is not None and crew.belongings.stash
+        return self.state == "running" and self.started and crew.idle and not stashed
+
+    # Messages
 
     def accept_nowait(self, delivery: Delivery) -> None:
-        """Queue a delivery.
+        """Queue a delivery, as its overflow policy says.
 
         Raises:
             MailboxFull: it has no room.
             NotDelivered: the agent is stopping.
         """
-        channel = self._open_channel()
+        crew = self.crew
+        if crew is None or self.state == "stopping":
+            crew = self.wake()
+        if self.runtime.draining:
+            self.runtime.busy.add(crew)
         try:
-            channel.send_nowait(delivery)
+            crew.put(delivery)
         except trio.WouldBlock:
-            msg = f"the mailbox of {self.name} is full ({self.spec.mailbox.capacity} messages)"
-            raise MailboxFull(msg) from None
-        self.runtime.unfinished += 1
+            self._overflow(delivery, crew)
 
-    async def accept(self, delivery: Delivery) -> None:
+    async def accept(self, delivery: Delivery, worker: "Worker | None") -> None:
         """Queue a delivery, waiting for room; an agent that ends meanwhile finishes it all the same.
 
         Raises:
+            MailboxFull: the overflow policy is ``fail``.
+            Deadlock: `worker` would wait for ever.
             NotDelivered: the agent is stopping.
         """
         try:
             self.accept_nowait(delivery)
         except MailboxFull:
-            pass
+            if self.spec.mailbox.overflow != "block":
+                raise
         else:
             return
-        # Counted before it waits: a receiver may take and finish it before this task runs again.
-        self.runtime.unfinished += 1
+        assert self.crew is not None  # noqa: S101 - it is full
+        if worker is None:
+            await self.crew.put_when_room(delivery)
+            return
+        self.runtime.check_wait(worker, self)
+        worker.waits.append(self)
         try:
-            await self._open_channel().send(delivery)
-        except BaseException:  # cancellation
-            self.runtime.finished()
-            raise
+            await self.crew.put_when_room(delivery)
+        finally:
+            worker.waits.remove(self)
 
-    def cancel_handler(self) -> None:
-        """Cancel the handler that runs now; the agent goes on with its next message."""
-        assert self._scope is not None  # noqa: S101 - a handler runs in it
-        self._scope.cancel()
+    def wake(self) -> "Crew":
+        """Give the agent a crew.
 
-    def stop(self, patience: float) -> None:
-        """End the agent once its running handler has ended, which has `patience` seconds to do so."""
-        if self.state == "waiting":
-            self.state = "stopped"
-            self._forget()
-        elif self.state == "running":
-            self.state = "stopping"
-            if self._scope is None:
+        Raises:
+            NotDelivered: it is stopping.
+        """
+        if self.state != "resting":
+            msg = f"{self.name} is stopping: nothing was run"
+            raise NotDelivered(msg)
+        self.state = "running"
+        crew = self.crew = self.runtime.hire(self)
+        if not self.spec.on_start:
+            self.started = True
+        elif not self.started:
+            crew.nudge()
+        return crew
+
+    def rest(self) -> None:
+        """Give the crew back, which must have nothing to do."""
+        crew = self.crew
+        assert crew is not None  # noqa: S101 - it is awake
+        self.crew, self.state = None, "resting"
+        self.runtime.take_back(crew)
+
+    def not_handled(self, message: object) -> NotHandled:
+        """Say that the agent has no handler for a message."""
+        takes = ", ".join(sorted(wire_name(each) for each in self.spec.handlers)) or "no message"
+        return NotHandled(f"{self.name} does not handle {wire_name(type(message))}; it handles {takes}")
+
+    def bury(self, delivery: Delivery, reason: "Reason") -> None:
+        """Make a dead letter of a message."""
+        self.runtime.bury(self.name, delivery.message, delivery.sender, reason)
+
+    def own(self) -> Belongings:
+        """Return what belongs to the instance."""
+        crew = self.crew
+        if crew is None:
+            crew = self.wake()
+        if crew.belongings is None:
+            crew.belongings = Belongings(self, crew)
+        return crew.belongings
+
+    async def open_stream(self, delivery: Delivery, worker: "Worker") -> None:
+        """Start a stream and let it have the first turn."""
+        belongings, items = self.own(), delivery.reply
+        assert isinstance(items, Items)  # noqa: S101 - a stream is opened by LocalRef.stream alone
+        if belongings.streams >= MOST_STREAMS:
+            self.bury(delivery, "overloaded")
+            items.settle(outcome.Error(Overloaded(f"{self.name} has {MOST_STREAMS} open streams: close one")))
+            return
+        belongings.streams += 1
+        turn = Turn()
+        producer = Producer(delivery, belongings, items, belongings.add_task(), turn)
+        items.attach(producer)
+        self.runtime.start_soon(producer.run)
+        await turn.give(worker)
+
+    def _overflow(self, delivery: Delivery, crew: "Crew") -> None:
+        mailbox = self.spec.mailbox
+        full = f"the mailbox of {self.name} is full ({mailbox.capacity} messages)"
+        if mailbox.overflow in ("block", "fail"):
+            raise MailboxFull(full)
+        dropped = delivery
+        if mailbox.overflow == "drop_oldest":
+            dropped = crew.take()
+            crew.put(delivery)
+        if not dropped.cancelled:
+            self.bury(dropped, "overloaded")
+            dropped.settle(outcome.Error(Overloaded(f"{full}: it was dropped")))
+
+    # Ends
+
+    def stop(self, patience: float, fate: End = "stopped") -> None:
+        """End the agent once its running handlers have ended, which have `patience` seconds to do so."""
+        if self.state in ("stopping", "stopped"):
+            return
+        if fate != "stopped":
+            self.relations.fate = fate
+        if self.state == "resting":
+            if not (self.started and self.spec.on_stop) and not self.has_children:
+                self.end()
                 return
-            if self._current is None and self._started:
-                self._scope.cancel()
+            self.wake()
+        was, self.state = self.state, "stopping"
+        assert self.crew is not None  # noqa: S101 - it is awake
+        if was == "halted":
+            self._resume()
+            return
+        for worker in self.crew.workers:
+            worker.hurry(patience)
+
+    def leave(self) -> None:
+        """End the agent by its own wish, once its running handlers have ended."""
+        if self.state == "running":
+            if self.spec.restart == "permanent":
+                self._halt(normal=True)
             else:
-                self._scope.deadline = min(self._scope.deadline, trio.current_time() + patience)
+                self.stop(float("inf"))
+
+    def intercepted(self, delivery: Delivery) -> "Awaitable[Any]":
+        """Handle a message through the node's interceptors."""
+        return self.runtime.intercepted(self, delivery)
+
+    @property
+    def has_children(self) -> bool:
+        """Whether it has spawned agents that live."""
+        return self._relations is not None and bool(self._relations.children)
 
     async def wait_stopped(self) -> None:
         """Return when the agent has ended and its ``on_stop`` has run."""
-        await self._ended.wait()
+        if self.state != "stopped":
+            await self.relations.ended.wait()
 
-    def _open_channel(self) -> trio.MemorySendChannel[Delivery]:
-        if self.state == "waiting":
-            self.start()
-        if self._send is None or self.state != "running":
-            raise self._stopping()
-        return self._send
+    async def begin(self) -> None:
+        """Start the instance, in the lead."""
+        if self.spec.on_start:
+            await _complete(self.instance.on_start(Context(self)))
+        self.started = True
+        self._set_over()
 
-    def _stopping(self) -> NotDelivered:
-        return NotDelivered(f"{self.name} is stopping: nothing was run")
+    async def change(self, crew: "Crew") -> None:
+        """Do in the lead what follows the end of an instance: nothing of it may be left, then go on or end."""
+        await crew.wait_alone()
+        await self._conclude(crew)
+        if self.state == "halted":
+            halt = self.relations.halt
+            assert halt is not None  # noqa: S101 - it is halted
+            halt.reached.set()
+            await halt.resume.wait()
+        if self.state == "running":
+            try:
+                self.instance = self.breed.factory()
+            except Exception as error:  # noqa: BLE001 - fence: the constructor of an agent, which counts as its failure
+                self.failed(error, None)
+        else:
+            self.end()
+        crew.announce()
 
-    async def run(self) -> None:
-        """Be the agent's task: one turn for each instance, and for each cancelled handler."""
-        try:
-            while self.state == "running":
-                # Fence: an agent; what it raises ends its instance and nothing else.
-                with fence(self._failed), trio.CancelScope() as scope:
-                    self._scope = scope
-                    await self._turn(scope)
-                self._withdrawn()
-                self._scope = None
-            if self._started and self.spec.on_stop:
-                await self._on_stop()
-        finally:
-            self._end()
+    async def _conclude(self, crew: "Crew") -> None:
+        """Stop the children, run ``on_stop``, end what belongs to the instance: within the node's grace."""
 
-    async def _turn(self, scope: trio.CancelScope) -> None:
-        if not self._started:
-            if self.spec.on_start:
-                await _complete(self.instance.on_start(self._context(None)))
-            self._started = True
-        await self._serve(scope)
-
-    async def _on_stop(self) -> None:
         def failed(error: Exception) -> None:
             _log.error("on_stop failed", agent=self.name, exc_info=error)
 
-        # Fence: a hook of an agent that is ending anyway.
-        with fence(failed), trio.move_on_after(self.runtime.grace) as scope:
-            await _complete(self.instance.on_stop(self._context(None)))
+        with trio.move_on_at(self.runtime.patience()) as scope:
+            await self._stop_children()
+            if crew.belongings is not None:
+                await crew.belongings.clear()
+            if self.started and self.spec.on_stop:
+                # Fence: a hook of an instance that is ending anyway.
+                with fence(failed):
+                    await _complete(self.instance.on_stop(Context(self)))
         if scope.cancelled_caught:
             _log.error("on_stop was cut off", agent=self.name, after=self.runtime.grace)
+        self.started = False
+        crew.belongings = None
 
-    async def _serve(self, scope: trio.CancelScope) -> None:
-        """Handle messages until the scope is cancelled or the agent is stopping."""
-        receive = self._receive
-        assert receive is not None  # noqa: S101 - start() made it
-        since_checkpoint = 0
-        while self.state == "running" and not scope.cancel_called:
-            if since_checkpoint >= MOST_WITHOUT_CHECKPOINT:
-                since_checkpoint = 0
-                await trio.lowlevel.checkpoint()
-            try:
-                delivery = receive.receive_nowait()
-                since_checkpoint += 1
-            except trio.WouldBlock:
-                since_checkpoint = 0
-                delivery = await receive.receive()
-            self._current = delivery
-            if not self._is_void(delivery):
-                await self._handle(delivery, scope)
+    async def _stop_children(self) -> None:
+        while self.has_children:
+            child = next(reversed(self.relations.children))
+            child.stop(self.runtime.grace)
+            await child.wait_stopped()
 
-    def _is_void(self, delivery: Delivery) -> bool:
-        """Finish a delivery that is not to be handled: a tombstone, one that expired, or any of a stopping agent."""
-        if delivery.cancelled:
-            self._finish()
-        elif self.state != "running":
-            self._bury(delivery, "stopped")
-            self._finish(outcome.Error(self._stopping()))
-        elif delivery.deadline <= trio.current_time():
-            self._bury(delivery, "expired")
-            self._finish(outcome.Error(trio.TooSlowError()))
-        return self._current is None
-
-    async def _handle(self, delivery: Delivery, scope: trio.CancelScope) -> None:
-        message = delivery.message
-        handler = self.spec.handler_of(type(message))
-        assert handler is not None  # noqa: S101 - whoever sends asks the spec first
-        delivery.cell = self
-        if delivery.deadline != float("inf"):
-            scope.deadline = delivery.deadline
-        if handler.takes_context:
-            result = handler.function(self.instance, message, self._context(delivery))
-        else:
-            result = handler.function(self.instance, message)
-        if inspect.iscoroutine(result):
-            result = await result
-        if delivery.reply is not None:
-            handler.check_reply(result)
-        if delivery.deadline != float("inf") and self.state == "running":
-            scope.deadline = float("inf")
-        self.handled += 1
-        self._finish(outcome.Value(result))
-
-    def _finish(self, result: outcome.Outcome[Any] | None = None) -> None:
-        delivery = self._current
-        assert delivery is not None  # noqa: S101 - who finishes one has it
-        self._current = delivery.cell = None
-        self.runtime.finished()
-        if result is not None:
-            delivery.settle(result)
-
-    def _withdrawn(self) -> None:
-        """Finish the message whose handler was cancelled, if the turn ended that way: no failure, the state stays."""
-        delivery = self._current
-        if delivery is None:
-            return
-        if self.state == "running":
-            self._finish(outcome.Error(trio.TooSlowError()))
-        else:
-            name = wire_name(type(delivery.message))
-            self._bury(delivery, "stopped")
-            msg = f"{self.name} was stopped while it handled {name}: it may have had effects"
-            self._finish(outcome.Error(OutcomeUnknown(msg)))
-
-    def _failed(self, error: Exception) -> None:
-        """Let the supervisor decide what follows the failure of an instance."""
-        delivery = self._current
-        if delivery is None:
-            _log.error("agent failed", agent=self.name, exc_info=error)
-        else:
-            name = wire_name(type(delivery.message))
-            _log.error("agent failed", agent=self.name, message=name, sender=delivery.sender.id, exc_info=error)
-            self._bury(delivery, "failed")
-            self._finish(outcome.Error(HandlerFailed(f"{self.name} failed on {name}: the log of its node says why")))
-        self._started = False
-        if self.state != "running":
-            return
-        verdict, self._history = decide(self.spec.restart, failed=True, history=self._history, now=trio.current_time())
-        if verdict == "restart":
-            self._restart()
-        else:
-            self.state = "stopping"
-            self.gave_up = True
-            _log.error("agent stopped for good", agent=self.name, restarts=self.restarts, verdict=verdict)
-
-    def _restart(self) -> None:
-        self.restarts += 1
-        try:
-            self.instance = self.factory()
-        except Exception as error:  # noqa: BLE001 - fence: the constructor of an agent, which counts as its failure
-            self._failed(error)
-
-    def _context(self, delivery: Delivery | None) -> Context:
-        if delivery is None:
-            return Context(self.runtime.ref_to(self), OUTSIDE, float("inf"))
-        return Context(self.runtime.ref_to(self), delivery.sender, delivery.deadline)
-
-    def _bury(self, delivery: Delivery, reason: "Reason") -> None:
-        self.runtime.bury(self.name, delivery.message, delivery.sender, reason)
-
-    def _end(self) -> None:
-        """Empty the mailbox and take what waits for room in it, answer all, and give the name back. Never waits."""
+    def end(self) -> None:
+        """Be gone: empty the mailbox, tell all who wait, give the name back. Never waits."""
         self.state = "stopped"
-        self._withdrawn()
-        receive = self._receive
-        assert receive is not None  # noqa: S101 - only a started agent has a task that ends
-        while True:
-            try:
-                self._current = receive.receive_nowait()
-            except trio.WouldBlock:
-                break
-            self._is_void(self._current)
-        receive.close()
-        self._forget()
-
-    def _forget(self) -> None:
+        crew, relations = self.crew, self._relations
+        if crew is not None:
+            waiting = crew.empty()
+            if crew.belongings is not None:
+                waiting = [*crew.belongings.stash, *waiting]
+            for delivery in waiting:
+                if not delivery.cancelled:
+                    self.bury(delivery, "stopped")
+                    delivery.settle(outcome.Error(NotDelivered(f"{self.name} is stopping: nothing was run")))
+            self.runtime.let_go(crew)
+            crew.dismiss()
         self.runtime.forget(self)
-        self._ended.set()
+        if relations is not None:
+            self._set_over()
+            relations.ended.set()
+            for watcher, ref in list(relations.watchers.items()):
+                watcher.told_down(self, Down(ref, relations.fate))
+            self.runtime.topics.forget(self, relations.topics)
+
+    # Failures
+
+    def failed(self, error: Exception, delivery: Delivery | None) -> None:
+        """Count a failure of the instance, tell the asker, and leave what follows to the supervisor."""
+        relations = self.relations
+        relations.failures += 1
+        fields: dict[str, object] = {}
+        if delivery is not None:
+            name = wire_name(type(delivery.message))
+            fields = {"message": name, "sender": delivery.sender.id}
+            self.bury(delivery, "failed")
+            delivery.settle(outcome.Error(HandlerFailed(f"{self.name} failed on {name}: the log of its node says why")))
+        if relations.failures & (relations.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
+            shown = error.with_traceback(_own_frames(error.__traceback__))
+            _log.error("agent failed", agent=self.name, **fields, failures=relations.failures, exc_info=shown)
+        self.runtime.failed(self)
+        if self.state == "running":
+            self._halt(normal=False)
+
+    def cut_off(self, delivery: Delivery, *, withdrawn: bool) -> None:
+        """Finish a message whose handler was cancelled."""
+        name = wire_name(type(delivery.message))
+        error: Exception
+        if self.state == "running" and withdrawn:
+            self.runtime.withdrawn += 1
+            error = trio.TooSlowError()
+        elif self.state == "halted":
+            self.bury(delivery, "failed")
+            error = HandlerFailed(f"{self.name} was restarted while it handled {name}: it may have had effects")
+        else:
+            self.bury(delivery, "stopped")
+            error = OutcomeUnknown(f"{self.name} was stopped while it handled {name}: it may have had effects")
+        delivery.settle(outcome.Error(error))
+
+    def pause(self) -> Halt:
+        """End the instance for a restart by the supervisor, and return how far that is."""
+        if self.state == "resting":
+            self.wake()
+        if self.state == "running":
+            self._begin_halt(normal=True)
+            assert self.crew is not None  # noqa: S101 - it is awake
+            self.crew.interrupt()
+        halt = self.relations.halt
+        assert halt is not None  # noqa: S101 - it is halted
+        return halt
+
+    def resume(self) -> trio.Event:
+        """Have a new instance go on, and return what tells that it has started, or failed to."""
+        halt = self.relations.halt
+        assert halt is not None  # noqa: S101 - it is halted
+        self.relations.restarts += 1
+        self.state = "running"
+        halt.resume.set()
+        return halt.over
+
+    @property
+    def failed_last(self) -> bool:
+        """Whether the last instance ended by an exception."""
+        return self._relations is not None and self._relations.halt is not None and not self._relations.halt.normal
+
+    def _halt(self, *, normal: bool) -> None:
+        """End the instance and let the supervisor decide."""
+        self._begin_halt(normal=normal)
+        assert self.crew is not None  # noqa: S101 - it is awake
+        if normal:
+            for worker in self.crew.workers:
+                worker.hurry(float("inf"))
+        else:
+            self.crew.interrupt()
+        self.runtime.supervisor_of(self).ended(self)
+
+    def _begin_halt(self, *, normal: bool) -> None:
+        self._set_over()
+        self.state = "halted"
+        self.relations.halt = Halt(normal)
+
+    def _resume(self) -> None:
+        halt = self.relations.halt
+        assert halt is not None  # noqa: S101 - it is halted
+        halt.resume.set()
+
+    def _set_over(self) -> None:
+        if self._relations is not None and self._relations.halt is not None:
+            self._relations.halt.over.set()
+
+    # Watches
+
+    def watch(self, ref: AgentRef[Any]) -> None:
+        """Send this agent a `Down` when another one ends."""
+        if not isinstance(ref, LocalRef) or ref.runtime is not self.runtime:
+            msg = f"{self.name} watches {ref.address}: agents of other nodes cannot be watched yet"
+            raise UsageError(msg)
+        watching = self.own().watching
+        found = ref.find_any()
+        cell = found.members[0] if isinstance(found, PoolCell) else found
+        if cell is None:
+            self._send_down(Down(ref, "unknown agent"))
+            return
+        if len(watching) >= MOST_BELONGINGS:
+            msg = f"{self.name} has {len(watching):,} watches: an agent has at most that many"
+            raise Overloaded(msg)
+        watching[cell] = cell.relations.watchers[self] = ref
+
+    def unwatch_ref(self, ref: AgentRef[Any]) -> None:
+        """End the watch of an agent by its ref."""
+        crew = self.crew
+        if crew is None or crew.belongings is None:
+            return
+        for cell, watched in list(crew.belongings.watching.items()):
+            if watched == ref:
+                self.unwatch(cell)
+        if crew.aside is not None:
+            for signal in crew.aside.urgent:
+                if isinstance(signal.message, Down) and signal.message.ref == ref:
+                    signal.cancelled = True
+
+    def unwatch(self, cell: "Cell") -> None:
+        """End the watch of an agent."""
+        if self.crew is not None and self.crew.belongings is not None:
+            self.crew.belongings.watching.pop(cell, None)
+        cell.relations.watchers.pop(self, None)
+
+    def told_down(self, cell: "Cell", down: Down) -> None:
+        """Be told that a watched agent has ended."""
+        self.unwatch(cell)
+        self._send_down(down)
+
+    def _send_down(self, down: Down) -> None:
+        handler = self.spec.handler_of(Down)
+        if handler is not None and self.crew is not None and self.state in ("running", "halted"):
+            self.crew.put_urgent(Signal(down, handler))
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """Leave out the frames of the runtime: they tell a user nothing, and some renderers show all they hold."""
+    own = traceback
+    while own is not None and own.tb_frame.f_globals.get("__name__", "").startswith("autonomy_trio."):
+        own = own.tb_next
+    return own or traceback
 
 
 async def _complete(result: object) -> None:

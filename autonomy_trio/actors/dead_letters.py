@@ -21,6 +21,9 @@ Reason = Literal[
     "lost",
 ]
 
+TOPIC: Final = "#dead_letters"
+"""The topic on which a node publishes its dead letters."""
+
 MOST_KEPT: Final = 1_000
 """Dead letters that can still be looked at; older ones are only counted."""
 

@@ -2,127 +2,44 @@
 
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
 from types import FunctionType, NoneType, UnionType
-from typing import Any, Final, Literal, TypeVar, Union, cast, dataclass_transform, get_args, get_origin, overload
+from typing import Any, Final, TypeVar, Union, cast, dataclass_transform, get_args, get_origin, overload
 
 import attrs
 
-from autonomy_trio.errors import DeclarationError, PolicyError
-from autonomy_trio.messages import is_message_class, reply_type, wire_name
+from autonomy_trio.actors.spec import SPEC, Handler, Kind, Mailbox, Restart, Spec
+from autonomy_trio.errors import DeclarationError, PolicyError, ReplyError
+from autonomy_trio.messages import is_message_class, item_type, reply_type
 from autonomy_trio.trust.allow import check_allow
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
-Restart = Literal["permanent", "transient", "temporary"]
 
 _MARK: Final = "__autonomy_on__"
-_SPEC: Final = "__agent_spec__"
-
-
-def _at_least_one(_: object, __: object, value: object) -> None:
-    if type(value) is not int or value < 1:
-        msg = f"Mailbox(capacity={value!r}): a mailbox holds at least 1 message"
-        raise DeclarationError(msg)
 
 
 @attrs.frozen
-class Mailbox:
-    """How many messages an agent's queue holds; a sender waits while it is full."""
-
-    capacity: int = attrs.field(default=64, validator=_at_least_one)
-
-
-@attrs.frozen
-class Handler:
-    """One `@on` method: what it takes, who may send it, and how it is called."""
-
+class _Mark:
     message: type
-    method: str
     allow: str | None
-    function: Callable[..., Any]
-    takes_context: bool
-    reply: tuple[type, ...] | None
-    """The classes a reply must be an instance of; None where the message asks for none, or for what is no class."""
-
-    def check_reply(self, reply: object) -> None:
-        """Refuse a reply of another type than the request declares.
-
-        Raises:
-            TypeError: it is the handler's failure.
-        """
-        if self.reply is not None and not isinstance(reply, self.reply):
-            wanted = " or ".join(each.__name__ for each in self.reply)
-            got, request = type(reply).__name__, self.message.__name__
-            msg = f"{self.method} returned a {got} for {request}, which is replied to with a {wanted}"
-            raise TypeError(msg)
+    raises: tuple[type[Exception], ...]
 
 
-@attrs.frozen(eq=False)
-class Spec:
-    """What an agent class declared; made once, shared by all its instances, equal only to itself."""
-
-    agent: str
-    """The class's name, which is its Cedar entity type too."""
-    name: str
-    """The class's name in snake_case, which its instances go by unless they are named."""
-    handlers: Mapping[type, Handler]
-    """By the message class named in `@on`."""
-    mailbox: Mailbox
-    restart: Restart
-    on_start: bool
-    on_stop: bool
-    _found: dict[type, Handler | None] = attrs.field(factory=dict[type, Handler | None], repr=False)
-
-    def handler_of(self, message: type) -> Handler | None:
-        """Return the handler of a message class: its own or that of its most derived base; None where there is none."""
-        try:
-            return self._found[message]
-        except KeyError:
-            found = next((self.handlers[base] for base in message.__mro__ if base in self.handlers), None)
-            self._found[message] = found
-            return found
-
-    def wire_table(self) -> dict[str, tuple[type, Handler]]:
-        """Return each message class a handler takes by wire name, the subclasses known by now included.
-
-        Raises:
-            DeclarationError: two classes go by one wire name.
-        """
-        table: dict[str, tuple[type, Handler]] = {}
-        pending = list(self.handlers)
-        while pending:
-            cls = pending.pop()
-            handler = self.handler_of(cls)
-            taken = table.get(wire_name(cls))
-            if taken is not None and taken[0] is not cls:
-                msg = (
-                    f"{self.agent} takes two messages with the wire name {wire_name(cls)!r}: "
-                    "give one another name with @message(name=…)"
-                )
-                raise DeclarationError(msg)
-            if handler is not None and is_message_class(cls):
-                table[wire_name(cls)] = (cls, handler)
-            pending.extend(_latest(cls.__subclasses__()))
-        return table
-
-
-def _latest(subclasses: list[type]) -> list[type]:
-    """Leave out the plain classes that attrs has replaced by their slotted twins of the same name."""
-    by_name = {(cls.__module__, cls.__qualname__): cls for cls in subclasses}
-    return list(by_name.values())
-
-
-def on(message: type, *, allow: str | None = None) -> Callable[[F], F]:
+def on(
+    message: type, *, allow: str | None = None, raises: type[ReplyError] | tuple[type[ReplyError], ...] = ()
+) -> Callable[[F], F]:
     """Mark a method as the handler of `message` and of its subclasses.
 
     The method is ``(self, message)`` or ``(self, message, context)``. What it returns is the reply. An ``async def``
-    may wait; a plain ``def`` runs to completion without a task switch.
+    may wait; a plain ``def`` runs to completion without a task switch, in the asker's task where its agent is idle. An
+    async generator answers a ``Stream[T]`` with what it yields.
 
     Args:
         message: a frozen attrs class; a ``Request[R]`` where the method's reply is an R.
         allow: a Cedar condition on who may send it from another node, say ``principal.team == "payments"``.
             Without one, nobody on another node can reach this handler. Inside the process no condition applies.
+        raises: the protocol errors that the method answers with by raising them; they fail nobody.
 
     Raises:
         DeclarationError: by `agent`, when the class is created.
@@ -133,7 +50,8 @@ def on(message: type, *, allow: str | None = None) -> Callable[[F], F]:
         if not callable(cast("object", function)):  # a property, a classmethod: what has no place for the mark
             msg = f"@on({_name(message)}) marks {function!r}: a handler is def or async def with self and a message"
             raise DeclarationError(msg)
-        marks: list[tuple[type, str | None]] = [*getattr(function, _MARK, ()), (message, allow)]
+        foreseen = raises if isinstance(raises, tuple) else (raises,)
+        marks: list[_Mark] = [*getattr(function, _MARK, ()), _Mark(message, allow, foreseen)]
         setattr(function, _MARK, marks)
         return function
 
@@ -145,12 +63,20 @@ def agent(cls: type[T], /) -> type[T]: ...
 
 
 @overload
-def agent(*, mailbox: Mailbox = ..., restart: Restart = ...) -> Callable[[type[T]], type[T]]: ...
+def agent(
+    *, mailbox: Mailbox = ..., restart: Restart = ..., concurrency: int = ..., idle_after: float = ...
+) -> Callable[[type[T]], type[T]]: ...
 
 
 @dataclass_transform(field_specifiers=(attrs.field,))
 def agent(
-    cls: type[T] | None = None, /, *, mailbox: Mailbox | None = None, restart: Restart = "transient"
+    cls: type[T] | None = None,
+    /,
+    *,
+    mailbox: Mailbox | None = None,
+    restart: Restart = "transient",
+    concurrency: int = 1,
+    idle_after: float = 60.0,
 ) -> type[T] | Callable[[type[T]], type[T]]:
     """Turn a class into an agent: its annotated attributes become its state, its `@on` methods its handlers.
 
@@ -161,6 +87,9 @@ def agent(
         mailbox: the bounds of its queue; 64 messages by default.
         restart: when a new instance takes the place of one that ended, in OTP's words: ``permanent`` always,
             ``transient`` after a failure, ``temporary`` never.
+        concurrency: how many messages it handles at a time, each in a worker of its own.
+        idle_after: seconds without work after which it gives back its task and keeps its state, until the next message
+            wakes it; when very many agents are awake, sooner. ``math.inf`` for never.
 
     Raises:
         DeclarationError: the class cannot work as an agent; one sentence names class, handler and mend.
@@ -171,6 +100,12 @@ def agent(
         if restart not in get_args(Restart):
             msg = f"{plain.__name__}: restart={restart!r} is none of {', '.join(get_args(Restart))}"
             raise DeclarationError(msg)
+        if type(concurrency) is not int or concurrency < 1:
+            msg = f"{plain.__name__}: concurrency={concurrency!r}: an agent has at least 1 worker"
+            raise DeclarationError(msg)
+        if not idle_after >= 0:
+            msg = f"{plain.__name__}: idle_after={idle_after!r}: give seconds, 0 or more"
+            raise DeclarationError(msg)
         handlers = _handlers_of(plain)
         on_start, on_stop = _has_hook(plain, "on_start"), _has_hook(plain, "on_stop")
         defined = attrs.define(plain)
@@ -180,26 +115,15 @@ def agent(
             handlers={handler.message: handler for handler in handlers},
             mailbox=mailbox or Mailbox(),
             restart=restart,
+            concurrency=concurrency,
+            idle_after=idle_after,
             on_start=on_start,
             on_stop=on_stop,
         )
-        setattr(defined, _SPEC, spec)
+        setattr(defined, SPEC, spec)
         return defined
 
     return decorate if cls is None else decorate(cls)
-
-
-def spec_of(cls: type) -> Spec:
-    """Return what an agent class declared.
-
-    Raises:
-        DeclarationError: the class itself is not decorated with `@agent`.
-    """
-    spec = cls.__dict__.get(_SPEC)
-    if not isinstance(spec, Spec):
-        msg = f"{cls.__name__} is not an agent: decorate the class with @agent"
-        raise DeclarationError(msg)
-    return spec
 
 
 def snake_case(name: str) -> str:
@@ -209,7 +133,7 @@ def snake_case(name: str) -> str:
 
 def _handlers_of(cls: type) -> list[Handler]:
     """Read the marks of a class and its bases; an override without a mark of its own keeps its parent's."""
-    marks: dict[str, list[tuple[type, str | None]]] = {}
+    marks: dict[str, list[_Mark]] = {}
     for base in reversed(cls.__mro__):
         for method, value in vars(base).items():
             # A staticmethod hides the mark of what it wraps; it is found, and then refused.
@@ -218,17 +142,19 @@ def _handlers_of(cls: type) -> list[Handler]:
                 marks[method] = own
     by_message: dict[type, Handler] = {}
     for method, own in marks.items():
-        for message, allow in own:
-            handler = _handler(cls, method, message, allow)
-            taken = by_message.setdefault(message, handler)
+        for mark in own:
+            handler = _handler(cls, method, mark)
+            taken = by_message.setdefault(mark.message, handler)
             if taken is not handler:
-                msg = f"{cls.__name__} has two handlers for {message.__name__}, {taken.method} and {method}: keep one"
+                name = mark.message.__name__
+                msg = f"{cls.__name__} has two handlers for {name}, {taken.method} and {method}: keep one"
                 raise DeclarationError(msg)
     return list(by_message.values())
 
 
-def _handler(cls: type, method: str, message: object, allow: str | None) -> Handler:
+def _handler(cls: type, method: str, mark: _Mark) -> Handler:
     place = f"{cls.__name__}.{method}"
+    message = mark.message
     function = inspect.getattr_static(cls, method)
     if not isinstance(function, FunctionType):
         msg = f"{place} is marked with @on but is no method: a handler is def or async def with self and a message"
@@ -236,19 +162,49 @@ def _handler(cls: type, method: str, message: object, allow: str | None) -> Hand
     if not is_message_class(message):
         msg = f"{place}: @on({_name(message)}) is not a frozen attrs class: decorate it with @attrs.frozen"
         raise DeclarationError(msg)
-    message = cast("type", message)
-    if inspect.isasyncgenfunction(function) or inspect.isgeneratorfunction(function):
-        msg = f"{place} is a generator: a handler returns its reply, so use return in place of yield"
-        raise DeclarationError(msg)
+    kind = _kind(place, function, message)
     parameters = _positional(place, function)
     _check_annotations(place, function, parameters, message)
-    if allow is not None:
+    _check_raises(place, mark.raises)
+    if mark.allow is not None:
         try:
-            check_allow(allow, message)
+            check_allow(mark.allow, message)
         except PolicyError as error:
             msg = f"{place}: {error}"
             raise PolicyError(msg) from None
-    return Handler(message, method, allow, function, len(parameters) == _WITH_CONTEXT, _classes(reply_type(message)))
+    return Handler(
+        message=message,
+        method=method,
+        allow=mark.allow,
+        raises=mark.raises,
+        function=function,
+        kind=kind,
+        takes_context=len(parameters) == _WITH_CONTEXT,
+        reply=_classes(item_type(message) if kind == "stream" else reply_type(message)),
+    )
+
+
+def _kind(place: str, function: FunctionType, message: type) -> Kind:
+    """Tell how a handler is run, and refuse one that could not answer its message."""
+    inner = inspect.unwrap(function)
+    if item_type(message) is not None:
+        if not inspect.isasyncgenfunction(inner):
+            msg = f"{place} answers {message.__name__}, a Stream: make it async def and yield each item"
+            raise DeclarationError(msg)
+        return "stream"
+    if inspect.isasyncgenfunction(inner) or inspect.isgeneratorfunction(inner):
+        msg = f"{place} is a generator, but {message.__name__} is no Stream: return the reply in place of yield"
+        raise DeclarationError(msg)
+    return "async" if inspect.iscoroutinefunction(inner) else "plain"
+
+
+def _check_raises(place: str, raises: "tuple[Any, ...]") -> None:
+    for each in raises:
+        if not (isinstance(each, type) and issubclass(each, ReplyError) and is_message_class(each)):
+            msg = (
+                f"{place}: raises={_name(cast('object', each))}: list frozen attrs classes that derive from ReplyError"
+            )
+            raise DeclarationError(msg)
 
 
 def _classes(expected: object) -> tuple[type, ...] | None:
@@ -301,13 +257,28 @@ def _check_annotations(place: str, function: FunctionType, parameters: list[str]
     if isinstance(found, type) and found not in (Any, _UNKNOWN) and not issubclass(message, found):
         msg = f"{place} is marked @on({message.__name__}) but annotates its message as {found.__name__}: let them agree"
         raise DeclarationError(msg)
-    expected = reply_type(message)
     returned = _annotation(function, "return")
-    if expected is None or returned is _UNKNOWN:
+    if returned is _UNKNOWN:
+        return
+    item = item_type(message)
+    if item is not None:
+        _check_items(place, returned, item, message)
+        return
+    expected = reply_type(message)
+    if expected is None:
         return
     if (NoneType if returned is None else returned) != expected:
         wanted = _name(expected)
         msg = f"{place} answers {message.__name__}, a Request[{wanted}]: annotate it '-> {wanted}' and return one"
+        raise DeclarationError(msg)
+
+
+def _check_items(place: str, returned: object, item: object, message: type) -> None:
+    """Refuse a stream handler whose annotation names other items than its message declares."""
+    items = get_args(returned)[:1]
+    if get_origin(returned) not in (AsyncIterator, AsyncIterable, AsyncGenerator) or items != (item,):
+        wanted = f"AsyncIterator[{_name(item)}]"
+        msg = f"{place} answers {message.__name__}, a Stream[{_name(item)}]: annotate it '-> {wanted}' and yield them"
         raise DeclarationError(msg)
 
 

@@ -1,7 +1,7 @@
 """A message on its way to a handler, who sent it, and where its reply goes."""
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Protocol, final
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 import attrs
 import outcome
@@ -9,6 +9,8 @@ import trio
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
+    from autonomy_trio.actors.crew import Worker
+    from autonomy_trio.actors.spec import Handler
 
 
 @attrs.frozen
@@ -26,7 +28,7 @@ class Sender:
     is_local: bool = True
 
 
-OUTSIDE = Sender(id="node", node="")
+OUTSIDE: Final = Sender(id="node", node="")
 """Code of this process that runs in no agent."""
 
 
@@ -38,25 +40,37 @@ class Reply(Protocol):
         ...
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class Delivery:
     """A message in a mailbox or in a handler."""
 
     message: object
-    sender: Sender
+    handler: "Handler"
+    source: "Cell | Sender | None" = None
+    """The agent of this node that sent it, what another node has proven, or None for code in no agent."""
     reply: Reply | None = None
     deadline: float = float("inf")
     """On trio's clock: until then an answer is wanted."""
-    cell: "Cell | None" = None
-    """The agent that is handling it."""
+    limited: bool = False
+    """Whether it must be ended here at its deadline, since its asker is elsewhere."""
     cancelled: bool = False
     """Whether the asker has gone; a queued one is a tombstone then, which frees its slot when it is reached."""
+    worker: "Worker | None" = None
+    """Who is handling it."""
+
+    @property
+    def sender(self) -> Sender:
+        """Who sent it."""
+        source = self.source
+        if source is None:
+            return OUTSIDE
+        return source if isinstance(source, Sender) else Sender(source.name, "")
 
     def cancel(self) -> None:
         """Withdraw the message: never handled if still queued, its handler cancelled if running."""
         self.cancelled = True
-        if self.cell is not None:
-            self.cell.cancel_handler()
+        if self.worker is not None:
+            self.worker.cancel_handler()
 
     def settle(self, result: outcome.Outcome[Any]) -> None:
         """Answer the asker, if there is one."""
@@ -64,8 +78,21 @@ class Delivery:
             self.reply.settle(result)
 
 
+def _nothing() -> None:
+    """Do nothing."""
+
+
 @final
-@attrs.define(eq=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Signal(Delivery):
+    """A message that waits behind no other kind: a timer's tick, or a `Down`."""
+
+    taken: Callable[[], None] = _nothing
+    """Called when a worker takes it."""
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
 class PendingReply:
     """An asker's end of a reply, for one task: no channel, no event, one reschedule."""
 
@@ -79,6 +106,11 @@ class PendingReply:
             if self._task is not None:
                 trio.lowlevel.reschedule(self._task, result)
                 self._task = None
+
+    def error(self) -> Exception:
+        """Return the error it was settled with."""
+        assert isinstance(self._result, outcome.Error)  # noqa: S101 - a failure settles with one
+        return cast("Exception", self._result.error)
 
     async def wait(self, withdraw: Callable[[], None]) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Wait for the result; on cancellation call `withdraw`."""

@@ -1,83 +1,56 @@
 """How code reaches an agent: `AgentRef`, the same whether the agent is here or on another node."""
 
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, cast, final
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
-import trio
 
 if TYPE_CHECKING:
-    from autonomy_trio.messages import Request
+    from autonomy_trio.messages import Request, Stream
 
 A_co = TypeVar("A_co", covariant=True)
 R = TypeVar("R")
+T = TypeVar("T")
 
 
-class Route(Protocol):
-    """The way from a ref to its agent: the runtime's ends in this process, the fabric's leave it."""
-
-    @property
-    def name(self) -> str:
-        """The agent's name on its node."""
-        ...
-
-    @property
-    def address(self) -> str:
-        """Where the agent is reached from other nodes."""
-        ...
-
-    @property
-    def ask_limit(self) -> float:
-        """Seconds an ask without a deadline of its own may take."""
-        ...
-
-    async def tell(self, message: object) -> None:
-        """Send a message."""
-        ...
-
-    def tell_nowait(self, message: object) -> None:
-        """Send a message without waiting."""
-        ...
-
-    async def ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
-        """Send a request and return its reply; `deadline` is on trio's clock."""
-        ...
-
-
-@final
-@attrs.frozen(repr=False)
-class AgentRef(Generic[A_co]):
+class AgentRef(ABC, Generic[A_co]):
     """A handle to an agent, made by `spawn` and `ref`; it stays valid when the agent is restarted.
 
     The type parameter is the agent's class. Two refs are equal if they reach the same agent in the same way.
     """
 
-    _route: Route
+    __slots__ = ()
 
     @property
+    @abstractmethod
     def name(self) -> str:
         """The agent's name on its node."""
-        return self._route.name
 
     @property
+    @abstractmethod
     def address(self) -> str:
         """The agent's address, for other nodes: ``I<node>/<agent>``, with its relay in front where there is one."""
-        return self._route.address
 
+    @abstractmethod
     async def tell(self, message: object) -> None:
         """Put a message into the agent's mailbox, and wait while that is full.
 
         In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is
         sent at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is
-        a checkpoint.
+        a checkpoint, as is one that waits; others are not.
 
         Raises:
+            MailboxFull: the mailbox is full, and its overflow policy is ``fail``.
+            Deadlock: the wait for room could never end, since the agent waits for the one that sends.
             MessageError: the message has no encoding, or is too large (to another node only).
             NotDelivered: this node is stopping.
 
         On cancellation the message is not sent.
         """
-        await self._route.tell(message)
 
+    @abstractmethod
     def tell_nowait(self, message: object) -> None:
         """Do what `tell` does without waiting.
 
@@ -85,32 +58,73 @@ class AgentRef(Generic[A_co]):
             MailboxFull: the mailbox, or the queue to its node, is full.
             MessageError, NotDelivered: as `tell`.
         """
-        self._route.tell_nowait(message)
 
+    @abstractmethod
     async def ask(self, message: "Request[R]") -> R:
         """Send a request and wait for its reply.
 
         The deadline is trio's: put it into ``trio.fail_after``. The handler gets the time that remains, across the wire
-        too; without a deadline the node's ``ask_limit`` applies.
+        too; without a deadline the node's ``ask_limit`` applies. A plain ``def`` handler of an idle agent runs in the
+        asker's own task, where one call in 64 is a checkpoint.
 
         Raises:
             NotHandled: the agent does not handle this message, or the message does not fit it.
             Denied: the agent's policy does not let this sender do it.
             Overloaded: there was no room for it.
             NotDelivered: there is no such agent, or it is stopping, or its node was not reached.
-            HandlerFailed: the handler raised.
+            HandlerFailed: the handler raised, or its agent was restarted meanwhile.
+            ReplyError: what the handler answers in place of a reply; a class that its ``raises=`` lists.
+            Deadlock: the reply could never come, since the agent waits for the one that asks.
             OutcomeUnknown: the agent or the connection was lost after the request was sent.
             MessageError: the message has no encoding, is too large, or the reply does not fit the request.
             trio.TooSlowError: the deadline or the limit passed.
 
         On cancellation a queued request is withdrawn and a running handler cancelled, across the wire too.
         """
-        deadline = trio.current_effective_deadline()
-        if deadline != float("inf"):
-            return cast("R", await self._route.ask(message, deadline))
-        limit = trio.current_time() + self._route.ask_limit
-        with trio.fail_at(limit):
-            return cast("R", await self._route.ask(message, limit))
+
+    @abstractmethod
+    def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
+        """Open a stream of replies: ``async with ref.stream(Watch()) as quotes: async for quote in quotes: …``.
+
+        The handler runs ahead by at most 16 items: a slow reader stops it. Leaving the block cancels it. Streams do not
+        cross nodes yet.
+
+        Raises:
+            NotHandled, NotDelivered: when the block is entered, as `ask`.
+            Overloaded: there was no room, or the agent has 64 open streams; when the first item is read.
+            HandlerFailed, ReplyError, OutcomeUnknown: in place of the next item, as `ask`.
+
+        On cancellation the handler is cancelled too.
+        """
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Stop an agent of this process: no more messages, its ``on_stop``, and the name is free; never waits.
+
+        A running handler has the node's grace to end. What is queued becomes dead letters, whose askers get
+        `NotDelivered`. Stopping is no failure: nothing restarts the agent.
+
+        Raises:
+            UsageError: the agent is on another node.
+        """
+
+    @abstractmethod
+    async def stopped(self) -> None:
+        """Return when an agent of this process has ended, at once where there is none of that name.
+
+        Raises:
+            UsageError: the agent is on another node.
+        """
 
     def __repr__(self) -> str:
-        return f"<AgentRef {self._route.address}>"
+        return f"<AgentRef {self.address}>"
+
+
+@attrs.frozen
+class Down:
+    """What a watcher is sent when the agent it watches has ended for good; a restart is no end."""
+
+    ref: AgentRef[Any]
+    """The ref that was watched."""
+    reason: Literal["stopped", "failed", "gave up", "unknown agent"]
+    """``failed`` for an agent that is not restarted after failures, ``gave up`` for one that failed too often."""

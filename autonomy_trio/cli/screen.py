@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Final, cast, get_args
 
 import attrs
 
-from autonomy_trio.actors.declare import Spec
+from autonomy_trio.actors.spec import Spec
 from autonomy_trio.fabric.node import Node
 from autonomy_trio.logs import printable
-from autonomy_trio.messages import reply_type
+from autonomy_trio.messages import item_type, reply_type, wire_name
 from autonomy_trio.trust.policy import Policies
 
 if TYPE_CHECKING:
@@ -59,7 +59,9 @@ def agents_screen(agents: Mapping[str, Spec], policies: Policies) -> str:
 
 
 def _rows(spec: Spec, conditions: Mapping[tuple[str, str], str]) -> Iterator[_Row]:
-    for action, (message, _) in sorted(spec.wire_table().items()):
+    messages = {wire_name(message): message for message in spec.handlers}  # streams, which stay here, among them
+    messages |= {action: message for action, (message, _) in spec.wire_table().items()}
+    for action, message in sorted(messages.items()):
         allow = conditions.get((spec.agent, action))
         if allow is not None:
             allow = printable(" ".join(allow.split()), MOST_CONDITION)
@@ -67,10 +69,15 @@ def _rows(spec: Spec, conditions: Mapping[tuple[str, str], str]) -> Iterator[_Ro
 
 
 def _reply(message: type) -> str:
-    """Return what a request is replied to with, as its type is written; nothing for a message that asks for none."""
+    """Return what a message is answered with, as its type is written; nothing for one that asks for no answer."""
+    item = item_type(message)
+    if item is not None:
+        return f"stream of {_written(item)}"
     reply = reply_type(message)
-    if reply is None:
-        return ""
+    return "" if reply is None else _written(reply)
+
+
+def _written(reply: object) -> str:
     if reply is type(None):
         return "None"
     return reply.__qualname__ if isinstance(reply, type) and not get_args(reply) else _MODULES.sub("", str(reply))

@@ -5,19 +5,18 @@ import importlib
 import inspect
 import sys
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, cast
+from typing import cast
 
 from autonomy_trio.actors.declare import snake_case
+from autonomy_trio.actors.supervision import factories
 from autonomy_trio.errors import AutonomyError, ConfigurationError, NameTaken, UsageError
-
-_STRUCTURES: Final = "autonomy_trio.actors."
-"""Where the classes are of what `supervise` and `pool` return."""
+from autonomy_trio.fabric.node import Entry
 
 
-def load_agents(target: str) -> list[Callable[[], Any]]:
+def load_agents(target: str) -> list[Entry]:
     """Import a target: a list of agent classes, callables that build one, pools and supervisors; a single one will do.
 
     Args:
@@ -41,12 +40,14 @@ def load_agents(target: str) -> list[Callable[[], Any]]:
         state = "None" if found is None else "empty"
         msg = f"{target} is {state}: list at least one agent class, agents = [Counter]"
         raise ConfigurationError(msg)
-    for each in listed:
+    entries = cast("list[Entry]", listed)
+    building = list(factories(entries))
+    for each in building:
         if not _builds_something(each):
             msg = f"{target} {_no_factory(each)}"
             raise ConfigurationError(msg)
-    _check_names(target, listed)
-    return cast("list[Callable[[], Any]]", listed)
+    _check_names(target, building)
+    return entries
 
 
 def _check_names(target: str, listed: Iterable[object]) -> None:
@@ -89,9 +90,7 @@ def _no_factory(found: object) -> str:
 
 
 def _builds_something(factory: object) -> bool:
-    """Tell whether it can be called as a restart will call it, without arguments, or holds such, as a pool does."""
-    if type(factory).__module__.startswith(_STRUCTURES):
-        return True
+    """Tell whether it can be called as a restart will call it, without arguments."""
     if not callable(factory):
         return False
     try:

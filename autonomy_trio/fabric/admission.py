@@ -16,9 +16,10 @@ import trio
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.dead_letters import DeadLetter, Reason
-from autonomy_trio.actors.declare import Handler, Spec
 from autonomy_trio.actors.delivery import Delivery, Sender
+from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
+from autonomy_trio.actors.spec import Handler, Spec
 from autonomy_trio.errors import (
     CredentialError,
     DeliveryError,
@@ -165,7 +166,7 @@ class Admission:
         except _Refused as refused:
             recipient, message = printable(entry.recipient), printable(entry.name)
             letter = DeadLetter(recipient, message, peer.name, refused.reason, printable(refused.why))
-            self.runtime.dead_letters.add(letter)
+            self.runtime.add_dead_letter(letter)
             return refused.error
 
     def _queue(self, entry: Tell | Ask, proof: Proof, answer: Answer, *, late: bool) -> Delivery | None:
@@ -186,7 +187,7 @@ class Admission:
                 raise _Refused("denied", Denied(), decision.reason)
         return self._deliver(entry, cell, message, proof, answer)
 
-    def _find(self, entry: Tell | Ask, proof: Proof) -> tuple[Cell, type]:
+    def _find(self, entry: Tell | Ask, proof: Proof) -> tuple[Cell | PoolCell, type]:
         cell = self.runtime.find(entry.recipient)
         if cell is None:
             raise _Refused("unknown agent", Denied())
@@ -199,11 +200,11 @@ class Admission:
         name, takes = printable(entry.name, 50), ", ".join(open_to_sender)
         raise _Refused("not handled", NotHandled(f"{cell.name} does not handle {name}; you may send it {takes}"))
 
-    def _may_send(self, proof: Proof, name: str, cell: Cell) -> bool:
+    def _may_send(self, proof: Proof, name: str, cell: Cell | PoolCell) -> bool:
         decision = self._attribute_part(proof, name, cell)
         return decision is None or decision.allowed
 
-    def _attribute_part(self, proof: Proof, name: str, cell: Cell) -> Decision | None:
+    def _attribute_part(self, proof: Proof, name: str, cell: Cell | PoolCell) -> Decision | None:
         return self.policies.attribute_part(proof.principal, name, cell.spec.agent, cell.name, now=self.now())
 
     def _decode(self, entry: Tell | Ask, cls: type) -> object:
@@ -215,13 +216,17 @@ class Admission:
         except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
             raise _Refused("malformed", NotHandled("the message does not fit"), type(error).__name__) from None
 
-    def _deliver(self, entry: Tell | Ask, cell: Cell, message: object, proof: Proof, answer: Answer) -> Delivery | None:
+    def _deliver(
+        self, entry: Tell | Ask, cell: Cell | PoolCell, message: object, proof: Proof, answer: Answer
+    ) -> Delivery | None:
+        handler = cell.spec.handler_of(type(message))
+        assert handler is not None  # noqa: S101 - the agent's table names it
         if isinstance(entry, Ask):
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
-            reply = RemoteReply(answer)
-            delivery = Delivery(message, proof.sender, reply, trio.current_time() + remaining)
+            deadline = trio.current_time() + remaining
+            delivery = Delivery(message, handler, proof.sender, RemoteReply(answer), deadline, limited=True)
         else:
-            delivery = Delivery(message, proof.sender)
+            delivery = Delivery(message, handler, proof.sender)
         try:
             cell.accept_nowait(delivery)
         except Overloaded as error:

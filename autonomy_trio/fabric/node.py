@@ -1,20 +1,22 @@
 """The node: what users hold. Agents of this process, and refs to agents anywhere, under one identity and one policy."""
 
-import contextvars
 import secrets
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar, cast, final
+from typing import Any, Final, TypeVar, cast, final, overload
 
 import attrs
 import trio
 
+from autonomy_trio.actors.crew import speaker
 from autonomy_trio.actors.dead_letters import DeadLetters, Reason
-from autonomy_trio.actors.declare import Spec, spec_of
 from autonomy_trio.actors.refs import AgentRef
-from autonomy_trio.actors.runtime import Runtime, open_runtime
+from autonomy_trio.actors.runtime import Interceptor, Runtime, open_runtime
+from autonomy_trio.actors.spec import Spec, spec_of
+from autonomy_trio.actors.supervision import Pool, Supervise
+from autonomy_trio.actors.supervision import factories as factories_of
 from autonomy_trio.errors import AutonomyError, UsageError
 from autonomy_trio.fabric.addresses import Address, ListenAddress, RelayAddress, is_address
 from autonomy_trio.fabric.admission import Admission, compile_policies
@@ -23,7 +25,7 @@ from autonomy_trio.fabric.attachments import Attachments
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.routes import RemoteRoute
+from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.websocket import connect as websocket_connect
 from autonomy_trio.fabric.websocket import listen as websocket_listen
 from autonomy_trio.groups import single_error
@@ -41,8 +43,6 @@ A = TypeVar("A")
 ANCHORS_FILE: Final = "anchors.toml"
 """The file of a home that lists the authorities it trusts."""
 
-_current: contextvars.ContextVar["Node"] = contextvars.ContextVar("autonomy_trio_node")
-
 
 class GaveUp(AutonomyError):
     """Every agent of the node has ended, the last one by failing too often."""
@@ -54,8 +54,18 @@ class NodeStatistics:
 
     agents: int
     """Agents that live, dormant ones among them."""
-    unfinished: int
+    awake: int
+    """Agents that have a task and a channel now."""
+    handled: int
+    """Messages that agents have handled to their end."""
+    queued: int
     """Messages accepted by agents and not handled to their end."""
+    withdrawn: int
+    """Messages whose asker had gone before they were handled to their end."""
+    failures: int
+    """Failures of agents."""
+    troubled: Mapping[str, str]
+    """Agents that are full, hang in a handler or have very many children, with a word on it; at most 100."""
     dead_letters: Mapping[Reason, int]
     """Messages that reached no handler or failed theirs, by reason."""
     decoded: int
@@ -106,11 +116,17 @@ class Node:
         """The URLs of the relays this node attaches to, the first one first."""
         return [relay.url for relay in self._attachments.relays()]
 
-    def spawn(self, factory: Callable[[], A], name: str | None = None) -> AgentRef[A]:
+    @overload
+    def spawn(self, factory: Pool[A], name: str | None = None) -> AgentRef[A]: ...
+
+    @overload
+    def spawn(self, factory: Callable[[], A], name: str | None = None) -> AgentRef[A]: ...
+
+    def spawn(self, factory: Callable[[], A] | Pool[A], name: str | None = None) -> AgentRef[A]:
         """Start an agent: cheap, and without waiting.
 
         Args:
-            factory: its class, or a callable that builds one; a restart calls it again.
+            factory: its class, or a callable that builds one, which a restart calls again; or a `pool` of them.
             name: unique on this node; by default its class in snake_case, with a number where that is taken.
 
         Raises:
@@ -119,18 +135,11 @@ class Node:
             PolicyError: an ``allow=`` of its class does not fit what this node's anchors assert.
             NotDelivered: the node is stopping.
         """
-        spec = _spec_of(factory)
-        if spec is not None:
-            self._admission.know([spec])
-        ref = self._runtime.spawn(factory, name)
-        cell = self._runtime.find(ref.name)
-        if spec is None and cell is not None:
-            try:
-                self._admission.know([cell.spec])
-            except BaseException:
-                cell.stop(0)  # no policy would stand between it and others
-                raise
-        return ref
+        return self._runtime.spawn(factory, name)
+
+    def publish(self, topic: str, message: object) -> None:
+        """Send a message to a topic's subscribers; see `Context.publish`."""
+        self._runtime.publish(topic, message)
 
     def ref(self, target: str, agent: Callable[..., A] | None = None) -> AgentRef[A]:
         """Return a ref to an agent, here or on another node. Nothing is sent, and the agent need not be there.
@@ -151,7 +160,7 @@ class Node:
         if address.relay is None and not self._attachments.relays():
             msg = f"{target} names no relay, and this node has none: put ws://HOST:PORT/ in front of it"
             raise UsageError(msg)
-        return AgentRef(RemoteRoute(address, self._peers, self._runtime, self._attachments.attach_soon))
+        return RemoteRef(address, self._peers, self._runtime, self._attachments.attach_soon)
 
     def address(self, name: str) -> str:
         """Return what an agent of this node is called elsewhere, with a relay in front where this node has one."""
@@ -188,13 +197,18 @@ class Node:
 
     def agents(self) -> Mapping[str, Spec]:
         """Return what each living agent declares, by name, in the order they were spawned."""
-        return {cell.name: cell.spec for cell in self._runtime.cells()}
+        return self._runtime.specs()
 
     def statistics(self) -> NodeStatistics:
         """Return what this node holds and has counted."""
         return NodeStatistics(
-            agents=len(self._runtime.cells()),
-            unfinished=self._runtime.unfinished,
+            agents=self._runtime.count(),
+            awake=len(self._runtime.awake),
+            handled=self._runtime.handled_so_far(),
+            queued=self._runtime.queued(),
+            withdrawn=self._runtime.withdrawn,
+            failures=self._runtime.failures,
+            troubled=dict(self._runtime.keeper.troubled),
             dead_letters=self.dead_letters.counts(),
             decoded=self._admission.decoded,
             peers=len(self._peers),
@@ -235,27 +249,31 @@ def current_node() -> Node:
     Raises:
         UsageError: no agent's code is.
     """
-    try:
-        return _current.get()
-    except LookupError:
+    speaking = speaker.get()
+    if speaking is None or not isinstance(speaking.cell.runtime.owner, Node):
         msg = "current_node() is for code that runs in an agent; elsewhere use what open_node() gave you"
-        raise UsageError(msg) from None
+        raise UsageError(msg)
+    return speaking.cell.runtime.owner
 
 
-def check_agents(factories: Iterable[Callable[[], Any]], anchors: Path | None) -> tuple[Mapping[str, Spec], Policies]:
+Entry = Callable[[], Any] | Pool[Any] | Supervise
+
+
+def check_agents(agents: Iterable[Entry], anchors: Path | None) -> tuple[Mapping[str, Spec], Policies]:
     """Check what agents declare as the start of a node would, without starting anything.
 
     Raises:
         DeclarationError, PolicyError, ConfigurationError: what is wrong, in one sentence.
     """
-    specs = [_spec_of(factory) or spec_of(type(cast("object", factory()))) for factory in factories]
+    built = factories_of(list(agents))
+    specs = [_spec_of(factory) or spec_of(type(cast("object", factory()))) for factory in built]
     trusted = Anchors.of_self(bytes(32)) if anchors is None else Anchors.load(anchors)
     return {spec.name: spec for spec in specs}, compile_policies(specs, trusted)
 
 
 @asynccontextmanager
 async def open_node(  # noqa: PLR0913 - each has a default that is right for most
-    agents: Iterable[Callable[[], Any]] = (),
+    agents: Iterable[Entry] = (),
     *,
     relay: str | Sequence[str] = (),
     listen: str | None = None,
@@ -264,6 +282,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     credentials: Iterable[str | Path] = (),
     ask_limit: float = 30.0,
     grace: float = 5.0,
+    interceptors: Sequence[Interceptor] = (),
     now: Callable[[], float] = time.time,
     connect: Connect = websocket_connect,
 ) -> AsyncGenerator[Node]:
@@ -272,7 +291,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     Without `relay` and `listen` no socket is opened until a ref with a relay in its address is used.
 
     Args:
-        agents: classes, or callables that build an agent, to spawn.
+        agents: what to spawn: classes, callables that build an agent, pools, and `supervise` of these.
         relay: URLs of relays to attach to, ``ws://HOST:PORT``, with ``#I…`` to pin the relay's identity.
         listen: ``HOST:PORT`` for a relay of this process's own, attached to first.
         home: the folder that keeps the node's keys; without one they live in memory and end with the block.
@@ -281,6 +300,8 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         credentials: files to show to other nodes, besides those in the home's folder ``credentials``.
         ask_limit: seconds an ask may take that has no deadline of its own.
         grace: seconds agents get to finish what they have when the block ends.
+        interceptors: what wraps the handling of each message but streams, the first one outermost: called with the
+            message and ``proceed``, it returns what ``await proceed()`` returns.
         now: Unix seconds, for tests.
         connect: opens a link to a relay, for tests.
 
@@ -297,31 +318,32 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     """
     home = None if home is None else Path(home)
     relays = [relay] if isinstance(relay, str) else list(relay)
-    factories = list(agents)
+    entries = list(agents)
     with single_error(), await _open_vault(home) as vault:
         wallet = Wallet(vault.identifier, home)
         wallet.load(map(Path, credentials), now())
         own_relay = None if listen is None else Relay(vault, now=now)
         async with trio.open_nursery() as network:
             with ExitStack() as ending:
-                async with open_runtime(ask_limit=ask_limit, grace=grace) as runtime:
+                async with open_runtime(ask_limit=ask_limit, grace=grace, interceptors=interceptors) as runtime:
                     admission = Admission(runtime, _anchors(vault, home, anchors), now)
-                    admission.know(filter(None, map(_spec_of, factories)))
+                    admission.know(filter(None, map(_spec_of, factories_of(entries))))
                     peers = Peers(_endpoint(vault, wallet, now), admission, network, now)
                     ending.callback(peers.close)  # however the block ends: whoever waits outside it is told
                     network.start_soon(peers.run_timers)
                     attachments = Attachments(vault, peers, network, connect, now)
                     node = Node(runtime, vault, admission, peers, attachments, wallet, now)
-                    runtime.address_of = node.address
-                    runtime.context.run(_current.set, node)
+                    runtime.address_of, runtime.resolver = node.address, node.ref
+                    runtime.know = lambda spec: admission.know([spec])
+                    runtime.owner = node
                     if own_relay is not None and listen is not None:
                         listener = await websocket_listen(ListenAddress.parse(listen))
                         network.start_soon(own_relay.serve, listener)
                         await node.attach(listener.address.url)
                     for url in relays:
                         await node.attach(url)
-                    for factory in factories:
-                        node.spawn(factory)
+                    for entry in entries:
+                        runtime.start(entry)
                     yield node
             await attachments.close()
             if own_relay is not None:

@@ -2,27 +2,34 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, final
 
 import attrs
 import trio
 
 from autonomy_trio.actors.delivery import OUTSIDE
+from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.runtime import Runtime
-from autonomy_trio.errors import MessageError, NotDelivered
+from autonomy_trio.errors import MessageError, NotDelivered, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.messages import Untyped, encode_payload, reply_type, wire_name
 from autonomy_trio.wire.constants import LARGEST_NUMBER, NAME_CHARACTERS
 from autonomy_trio.wire.entries import Ask, Tell
 
+if TYPE_CHECKING:
+    from autonomy_trio.messages import Request, Stream
+
+R = TypeVar("R")
+T = TypeVar("T")
+
 _MILLISECONDS: Final = 1000
 
 
 @final
-@attrs.frozen
-class RemoteRoute:
-    """Over a session with the agent's node."""
+@attrs.frozen(repr=False)
+class RemoteRef(AgentRef[Any]):
+    """A ref over a session with the agent's node."""
 
     _address: Address
     _peers: Peers = attrs.field(repr=False, eq=False)
@@ -39,11 +46,6 @@ class RemoteRoute:
         """The agent's address."""
         return str(self._address)
 
-    @property
-    def ask_limit(self) -> float:
-        """Seconds an ask without a deadline of its own may take."""
-        return self._runtime.ask_limit
-
     async def tell(self, message: object) -> None:
         """Queue a message for its node."""
         entry = self._tell(message)
@@ -56,8 +58,29 @@ class RemoteRoute:
         self._prepare()
         self._peers.tell_nowait(self._address.node, entry)
 
-    async def ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    async def ask(self, message: "Request[R]") -> R:
         """Send a request and wait for its reply."""
+        deadline = trio.current_effective_deadline()
+        if deadline != float("inf"):
+            return cast("R", await self._ask(message, deadline))
+        limit = trio.current_time() + self._runtime.ask_limit
+        with trio.fail_at(limit):
+            return cast("R", await self._ask(message, limit))
+
+    def stream(self, message: "Stream[T]") -> NoReturn:
+        """Refuse: streams do not cross nodes yet."""
+        raise UsageError(f"{self.address}: {type(message).__name__} is a stream, and streams do not cross nodes yet")
+
+    def stop(self) -> NoReturn:
+        """Refuse: an agent is stopped on its own node."""
+        raise UsageError(f"{self.address} is on another node: an agent is stopped there")
+
+    async def stopped(self) -> NoReturn:
+        """Refuse: an agent's end is known on its own node."""
+        await trio.lowlevel.checkpoint()
+        raise UsageError(f"{self.address} is on another node: its end is known there")
+
+    async def _ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
         recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
         self._prepare()
         expected = None if isinstance(message, Untyped) else reply_type(type(message))

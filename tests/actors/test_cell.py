@@ -15,7 +15,8 @@ from attrs import field, frozen
 from autonomy_trio import AgentRef, Context, Mailbox, Request, agent, on
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.delivery import OUTSIDE, Delivery
-from autonomy_trio.actors.runtime import TELLS_PER_CHECKPOINT, Runtime, open_runtime
+from autonomy_trio.actors.local import SENDS_PER_CHECKPOINT
+from autonomy_trio.actors.runtime import Runtime, open_runtime
 from autonomy_trio.errors import HandlerFailed, MailboxFull, NotDelivered, OutcomeUnknown
 
 
@@ -92,9 +93,9 @@ async def test_a_tell_that_is_cancelled_while_it_waits_for_room_is_not_sent(auto
             with trio.move_on_after(1) as waiting:
                 await worker.tell(Note("cancelled"))
             assert waiting.cancelled_caught
-            assert runtime.unfinished == 2
+            assert runtime.queued() == 2
         assert await worker.ask(Notes()) == ["queued"]
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_an_ask_that_is_cancelled_while_it_waits_for_room_is_not_sent(autojump_clock: object) -> None:
@@ -102,8 +103,8 @@ async def test_an_ask_that_is_cancelled_while_it_waits_for_room_is_not_sent(auto
         async with busy_worker(runtime) as worker:
             with pytest.raises(trio.TooSlowError), trio.fail_after(1):
                 await worker.ask(Run(lambda: pytest.fail("it ran")))
-            assert runtime.unfinished == 2
-        assert runtime.unfinished == 0
+            assert runtime.queued() == 2
+        assert runtime.queued() == 0
 
 
 @pytest.mark.parametrize("step", range(25))
@@ -128,7 +129,7 @@ async def test_cancelled_at_any_step_a_crowd_of_senders_to_a_full_mailbox_loses_
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
         handled = await worker.ask(Notes())
         assert set(sent) <= set(handled)
         assert len(set(handled)) == len(handled)
@@ -147,7 +148,7 @@ async def test_senders_that_wait_when_the_agent_stops_are_released(autojump_cloc
             await trio.testing.wait_all_tasks_blocked()
             cell_of(runtime, worker).stop(0)
         assert results == [NotDelivered]
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
         assert sorted(letter.message for letter in runtime.dead_letters) == ["Hold", "Note", "Note", "Notes"]
         assert runtime.dead_letters.counts() == {"stopped": 4}
 
@@ -191,7 +192,7 @@ async def test_a_handler_that_fails_as_it_is_stopped_is_not_restarted(autojump_c
         cell = cell_of(runtime, worker)
         cell.stop(1)
         await cell.wait_stopped()
-        assert (cell.restarts, cell.gave_up) == (0, False)
+        assert cell.relations.restarts == 0
     assert results == [HandlerFailed]
 
 
@@ -214,7 +215,7 @@ async def test_an_agent_that_has_not_started_its_task_yet_stops_without_running(
         cell.stop(0)
         await cell.wait_stopped()
         assert runtime.dead_letters.counts() == {"stopped": 1}
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_patience_lets_the_running_handler_end_and_takes_no_other(autojump_clock: object) -> None:
@@ -254,7 +255,7 @@ async def test_a_shielded_handler_runs_to_its_end_and_the_next_is_not_cancelled(
         assert await worker.ask(Hold(1)) == "held"
         assert await worker.ask(Notes()) == ["next"]
         assert ended == [start + 5]
-        assert cell_of(runtime, worker).restarts == 0
+        assert cell_of(runtime, worker).relations.restarts == 0
 
 
 async def test_a_handler_that_swallows_its_cancellation_does_not_pass_it_on(autojump_clock: object) -> None:
@@ -273,10 +274,12 @@ async def test_an_expired_message_is_a_dead_letter_and_never_runs(autojump_clock
     async with open_runtime() as runtime:
         worker = runtime.spawn(Worker)
         cell = cell_of(runtime, worker)
-        cell.accept_nowait(Delivery(Run(lambda: pytest.fail("it ran")), OUTSIDE, None, trio.current_time()))
+        run = cell.spec.handlers[Run]
+        late = Delivery(Run(lambda: pytest.fail("it ran")), run, OUTSIDE, None, trio.current_time(), limited=True)
+        cell.accept_nowait(late)
         await trio.testing.wait_all_tasks_blocked()
         assert runtime.dead_letters.counts() == {"expired": 1}
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_an_answer_that_comes_before_the_asker_waits_is_not_lost(autojump_clock: object) -> None:
@@ -306,7 +309,7 @@ async def test_whatever_a_handler_raises_is_handler_failed(autojump_clock: objec
         with pytest.raises(HandlerFailed, match="worker failed on Run"):
             await worker.ask(Run(fail))
         assert await worker.ask(Notes()) == []
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_an_interrupt_ends_the_node_and_the_failure_beside_it_does_not_hide_it(autojump_clock: object) -> None:
@@ -320,7 +323,7 @@ async def test_an_interrupt_ends_the_node_and_the_failure_beside_it_does_not_hid
         async with open_runtime() as runtime:
             await outcome_of(runtime.spawn(Worker), Run(interrupted), results)
     assert results in ([HandlerFailed], [])
-    assert runtime.unfinished == 0
+    assert runtime.queued() == 0
 
 
 async def fail_when_cancelled() -> None:
@@ -337,7 +340,7 @@ async def test_a_handler_that_fails_while_the_node_is_cancelled_does_not_fail_th
             await runtime.spawn(Worker).tell(Run(fail_when_cancelled))
             await trio.sleep_forever()
     assert scope.cancelled_caught
-    assert runtime.unfinished == 0
+    assert runtime.queued() == 0
     assert runtime.dead_letters.counts() == {"failed": 1}
 
 
@@ -383,7 +386,7 @@ async def test_a_constructor_that_fails_on_restart_is_a_failure_more(autojump_cl
             await ref.ask(Run(raises))
         assert await ref.ask(Notes()) == []
         assert len(made) == 4
-        assert cell_of(runtime, ref).restarts == 3
+        assert cell_of(runtime, ref).relations.restarts == 3
 
 
 async def test_a_constructor_that_goes_on_failing_is_given_up_on_and_the_queue_answered(autojump_clock: object) -> None:
@@ -400,8 +403,8 @@ async def test_a_constructor_that_goes_on_failing_is_given_up_on_and_the_queue_a
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(map(str, results)) == sorted(map(str, [HandlerFailed, NotDelivered, NotDelivered, NotDelivered]))
         assert len(made) == 4, "no more restarts than the intensity allows"
-        assert cell.gave_up
-        assert runtime.unfinished == 0
+        assert cell.relations.fate == "gave up"
+        assert runtime.queued() == 0
 
 
 @pytest.mark.parametrize("waits", [False, True])
@@ -424,7 +427,7 @@ async def test_an_on_start_that_goes_on_failing_is_given_up_on(autojump_clock: o
         with pytest.raises(NotDelivered, match="broken is stopping"):
             await broken.ask(Notes())
         assert len(starts) == 4
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_an_on_start_that_fails_once_is_followed_by_the_queue(autojump_clock: object) -> None:
@@ -442,7 +445,7 @@ async def test_an_on_start_that_fails_once_is_followed_by_the_queue(autojump_clo
         assert await runtime.spawn(Late).ask(Notes()) == ["started"]
 
 
-async def test_a_failed_instance_gets_no_on_stop_and_its_successor_does(autojump_clock: object) -> None:
+async def test_each_instance_gets_its_on_stop_a_failed_one_too(autojump_clock: object) -> None:
     events: list[str] = []
     names = itertools.count(1)
 
@@ -458,7 +461,7 @@ async def test_a_failed_instance_gets_no_on_stop_and_its_successor_does(autojump
         with pytest.raises(HandlerFailed):
             await pair.ask(Run(raises))
         await pair.ask(Notes())
-    assert events == ["stop 2"]
+    assert events == ["stop 1", "stop 2"]
 
 
 async def test_an_on_start_is_waited_for_when_the_node_drains(autojump_clock: object) -> None:
@@ -580,7 +583,7 @@ async def test_tells_let_others_run(autojump_clock: object) -> None:
 
     async with open_runtime() as runtime, trio.open_nursery() as nursery:
         nursery.start_soon(count)
-        for _ in range(10 * TELLS_PER_CHECKPOINT):
+        for _ in range(10 * SENDS_PER_CHECKPOINT):
             await runtime.ref("nobody").tell(Note("x"))
         assert len(others) >= 9
         nursery.cancel_scope.cancel()
@@ -618,7 +621,7 @@ async def test_the_asker_of_a_handler_that_was_running_when_the_node_was_cancell
                 await trio.sleep_forever()
     assert sorted(map(str, results)) == sorted(map(str, [OutcomeUnknown, NotDelivered]))
     assert runtime.dead_letters.counts() == {"stopped": 2}
-    assert runtime.unfinished == 0
+    assert runtime.queued() == 0
 
 
 async def test_a_node_is_emptied_when_its_last_agent_ends_and_not_when_an_earlier_one_did(
@@ -642,6 +645,7 @@ async def test_a_reply_that_cannot_be_handed_over_leaves_nothing_unfinished(auto
 
     async with open_runtime() as runtime:
         worker = runtime.spawn(Worker)
-        cell_of(runtime, worker).accept_nowait(Delivery(Notes(), OUTSIDE, Broken()))
+        cell = cell_of(runtime, worker)
+        cell.accept_nowait(Delivery(Notes(), cell.spec.handlers[Notes], OUTSIDE, Broken()))
         assert await worker.ask(Notes()) == []
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0

@@ -15,7 +15,8 @@ import trio
 from attrs import frozen
 
 from autonomy_trio import Context, Mailbox, Request, agent, message, on
-from autonomy_trio.actors.declare import Spec, snake_case, spec_of
+from autonomy_trio.actors.declare import snake_case
+from autonomy_trio.actors.spec import Spec, spec_of
 from autonomy_trio.errors import DeclarationError, PolicyError
 
 
@@ -174,7 +175,7 @@ def answers_reset(self: object, message: Reset) -> int:
     raise NotImplementedError
 
 
-GENERATOR = "Shop.handle is a generator: a handler returns its reply, so use return in place of yield"
+GENERATOR = "Shop.handle is a generator, but Note is no Stream: return the reply in place of yield"
 PARAMETERS = "Shop.handle: a handler takes (self, message) or (self, message, context)"
 MESSAGE = "Shop.handle is marked @on(Add) but annotates its message as Note: let them agree"
 REPLY = "Shop.handle answers Add, a Request[Total]: annotate it '-> Total' and return one"

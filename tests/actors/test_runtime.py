@@ -185,7 +185,7 @@ async def test_the_deadline_of_the_asker_is_the_handlers(autojump_clock: object)
             await clock.ask(Hold(60))
         await trio.testing.wait_all_tasks_blocked()
         assert seen == pytest.approx([2, 7])
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
 
 
 async def test_move_on_after_around_an_ask_moves_on(autojump_clock: object) -> None:
@@ -208,7 +208,7 @@ async def test_a_cancelled_asker_cancels_the_running_handler_and_the_state_stays
         before = trio.current_time()
         assert await counter.ask(Add(0)) == Total(5)
         assert trio.current_time() - before < 1
-        assert runtime.find("counter").restarts == 0
+        assert runtime.find("counter").relations.restarts == 0
 
 
 async def test_a_cancelled_asker_in_the_queue_leaves_a_tombstone(autojump_clock: object) -> None:
@@ -265,7 +265,7 @@ async def test_a_failing_handler_restarts_its_agent_with_mailbox_and_queued_asks
         assert runtime.dead_letters.counts() == {"failed": 1}
         cell = runtime.find("counter")
         assert cell is not None
-        assert cell.restarts == 1
+        assert cell.relations.restarts == 1
 
 
 async def test_past_its_intensity_an_agent_is_stopped_and_its_siblings_live_on(autojump_clock: object) -> None:
@@ -330,7 +330,7 @@ async def test_a_group_of_exceptions_with_a_cancellation_inside_fails_the_agent_
         with trio.move_on_after(1):
             await grouped.ask(Hold(5))
         assert await grouped.ask(Add(1)) == Total(1)
-        assert runtime.find("grouped").restarts == 1
+        assert runtime.find("grouped").relations.restarts == 1
 
 
 async def test_a_reply_of_another_type_is_the_handlers_failure(autojump_clock: object) -> None:
@@ -475,7 +475,7 @@ async def test_an_exception_in_the_block_ends_agents_at_once_and_leaves_nothing(
             runtime.nursery.start_soon(_ignore, counter.ask, Hold(1000))
             await trio.testing.wait_all_tasks_blocked()
             raise KeyError
-    assert runtime.unfinished == 0
+    assert runtime.queued() == 0
     assert runtime.cells() == []
 
 
@@ -496,7 +496,7 @@ async def test_cancelled_at_any_checkpoint_an_ask_loses_no_slot(autojump_clock: 
                 await trio.lowlevel.checkpoint()
             nursery.cancel_scope.cancel()
         await trio.testing.wait_all_tasks_blocked()
-        assert runtime.unfinished == 0
+        assert runtime.queued() == 0
         await counter.ask(Add(0))
 
 

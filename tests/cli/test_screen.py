@@ -2,12 +2,12 @@
 
 import re
 import sys
-from collections.abc import Callable
+from collections.abc import AsyncGenerator, Callable
 
 import pytest
 from attrs import frozen
 
-from autonomy_trio import Request, agent, on
+from autonomy_trio import Request, Stream, agent, on, pool, supervise
 from tests.cli.conftest import Call
 
 
@@ -31,6 +31,11 @@ class Note:
     text: str
 
 
+@frozen
+class Watch(Stream[Item]):
+    pass
+
+
 LONG = " && ".join(f'principal.team != "team{number}"' for number in range(12))
 
 
@@ -46,6 +51,10 @@ class Shelf:
     @on(Note)
     async def note(self, message: Note) -> None: ...
 
+    @on(Watch)
+    async def watch(self, message: Watch) -> AsyncGenerator[Item]:
+        yield Item("book")
+
 
 @agent
 class Wary:
@@ -58,7 +67,7 @@ class Mute:
     pass
 
 
-agents = [Shelf, Mute]
+agents = [supervise(Shelf), pool(Mute, 2)]
 wary = [Wary]
 
 PLAIN = (
@@ -66,6 +75,7 @@ PLAIN = (
     "  Find -> dict[str, Item] | None  from every node\n"
     '  Forget -> None                  from other nodes if principal.team == "a" && principal.team != "b"\n'
     "  Note                            from this node only\n"
+    "  Watch -> stream of Item         from this node only\n"
     "\n"
     "mute\n"
     "  handles no message\n"

@@ -65,6 +65,9 @@ def test_a_near_miss_of_a_module_is_named(call: Call, monkeypatch: pytest.Monkey
         ("[Counter, None]", "lists an object of type NoneType"),
         ("'Counter'", "lists an object of type str"),
         ("[Counter, Clumsy, Counter]", "lists two agents called 'counter': keep one, rename a class, or list pool("),
+        ("[pool(Clumsy, 2), supervise(Counter, supervise(Clumsy))]", "lists two agents called 'clumsy'"),
+        ("supervise(Counter, 3)", "lists an object of type int"),
+        ("[pool(Total, 2)]", "lists Total, which takes arguments"),
         ("[Counter, type('Counter', (), {})]", "lists two agents called 'counter'"),
     ],
 )
@@ -73,7 +76,9 @@ def test_an_app_that_cannot_be_right_is_told_why(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"app_{abs(hash(agents))}"
-    Path(f"{name}.py").write_text(f"from {APP} import Clumsy, Counter\nagents = {agents}\n")
+    Path(f"{name}.py").write_text(
+        f"from autonomy_trio import pool, supervise\nfrom {APP} import Clumsy, Counter, Total\nagents = {agents}\n"
+    )
     found = call("run", f"{name}:agents")
     assert found.is_one_sentence(2)
     assert f"{name}:agents {said}" in found.err
@@ -86,8 +91,13 @@ def test_what_an_agent_holds_is_in_no_error(call: Call) -> None:
 @pytest.mark.parametrize(
     ("declaration", "line", "said"),
     [
-        ("@agent(mailbox=Mailbox(0))\nclass A: pass", 3, "Mailbox(capacity=0): a mailbox holds at least 1 message"),
-        ("@agent(restart='often')\nclass A: pass", 3, "A: restart='often' is none of permanent, transient, temporary"),
+        ("@agent(mailbox=Mailbox(0))\nclass A: pass", 2, "Mailbox(capacity=0): a mailbox holds at least 1 message"),
+        ("@agent(idle_after=-1)\nclass A: pass", 2, "A: idle_after=-1: give seconds, 0 or more"),
+        ("A = supervise()", 2, "supervise() has no children: name at least one agent"),
+        ("A = supervise(list, within=-5.0)", 2, "supervise(within=-5.0): give seconds, more than 0"),
+        ("A = supervise(list, backoff=(-1, 2))", 2, "supervise(backoff=(-1, 2)): give the first and the longest pause"),
+        ("A = pool(list, 0)", 2, "pool(list, 0): a pool has at least 1 agent"),
+        ("@agent(restart='often')\nclass A: pass", 2, "A: restart='often' is none of permanent, transient, temporary"),
     ],
 )
 def test_a_declaration_that_cannot_be_right_is_one_sentence_with_its_line(  # noqa: PLR0917 - fixtures and the case
@@ -95,9 +105,7 @@ def test_a_declaration_that_cannot_be_right_is_one_sentence_with_its_line(  # no
 ) -> None:
     monkeypatch.chdir(tmp_path)
     name = f"declared_{abs(hash(declaration))}"
-    Path(f"{name}.py").write_text(
-        f"from autonomy_trio import agent\nfrom autonomy_trio.actors.declare import Mailbox\n{declaration}\n"
-    )
+    Path(f"{name}.py").write_text(f"from autonomy_trio import Mailbox, agent, pool, supervise\n{declaration}\n")
     found = call("run", f"{name}:A")
     assert found.is_one_sentence(2)
     assert said in found.err

@@ -23,9 +23,9 @@ async def test_a_denied_message_runs_no_handler_takes_no_slot_and_is_not_decoded
         await counter.ask(Add(1))
     cell = world.server._runtime.find("counter")
     assert cell is not None
-    assert cell.state == "waiting", "it woke the agent"
+    assert cell.state == "resting", "it woke the agent"
     statistics = world.server.statistics()
-    assert (statistics.decoded, statistics.unfinished) == (0, 0)
+    assert (statistics.decoded, statistics.queued) == (0, 0)
     assert statistics.dead_letters == {"denied": 21}
     why = world.server.dead_letters.latest().why
     assert why == 'no permit: Counter.add needs principal.team == "payments"; not proven: principal.team'
@@ -242,4 +242,4 @@ async def test_too_many_open_asks_of_one_node_are_refused(world: World, autojump
             nursery.start_soon(ask)
     assert set(outcomes) == {"Overloaded"}
     assert len(outcomes) > 150
-    assert world.server.statistics().unfinished == 0
+    assert world.server.statistics().queued == 0

@@ -78,8 +78,8 @@ async def test_cancelling_an_ask_cancels_the_handler_on_the_other_node(world: Wo
     cell = world.server._runtime.find("counter")
     assert cell is not None
     assert cell.instance.cancelled == 1
-    assert cell.restarts == 0
-    assert world.server.statistics().unfinished == 0
+    assert cell.relations.restarts == 0
+    assert world.server.statistics().queued == 0
 
 
 async def test_an_ask_cancelled_in_the_queue_over_there_never_runs(world: World, autojump_clock: object) -> None:
@@ -235,7 +235,7 @@ async def test_the_handler_of_an_asker_that_vanished_is_cancelled(world: World, 
         await trio.sleep(1)
         world.net.loses = lambda frame: True
         await trio.sleep(35)
-        assert world.server.statistics().unfinished == 0
+        assert world.server.statistics().queued == 0
 
 
 async def test_a_long_ask_outlives_silence_because_life_is_shown(world: World, autojump_clock: object) -> None:

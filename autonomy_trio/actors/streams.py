@@ -1,0 +1,187 @@
+"""Streams: an agent's async generator in a task of its own, which takes turns with the agent's other work.
+
+The generator runs only while its task holds a turn of the agent: a worker gives the turn and waits until it comes back.
+Between two items the task waits for credit (a reader that is slow stops it) and then queues for the next turn, so the
+agent's state may change across a ``yield`` and never within. A generator that is left early is closed in a turn too.
+"""
+
+from collections import deque
+from collections.abc import AsyncGenerator, AsyncIterator
+from typing import TYPE_CHECKING, Any, Final, final
+
+import attrs
+import outcome
+import trio
+
+from autonomy_trio.actors.context import Context
+from autonomy_trio.actors.crew import speaker
+from autonomy_trio.actors.delivery import Delivery
+from autonomy_trio.errors import OutcomeUnknown
+from autonomy_trio.groups import fence
+
+if TYPE_CHECKING:
+    from autonomy_trio.actors.belongings import Belongings
+    from autonomy_trio.actors.crew import Worker
+
+CREDIT: Final = 16
+"""Items that a stream may be ahead of its reader."""
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Turn:
+    """The right to run an agent's code once; `worker` waits meanwhile."""
+
+    worker: "Worker | None" = None
+    _given: trio.Event = attrs.field(factory=trio.Event)
+    _back: trio.Event = attrs.field(factory=trio.Event)
+
+    async def give(self, worker: "Worker") -> None:
+        """Let the stream run, and wait until it gives the turn back."""
+        self.worker = worker
+        self._given.set()
+        await self._back.wait()
+
+    async def wait_given(self) -> None:
+        """Wait for the turn; a cancelled wait gives it back."""
+        try:
+            await self._given.wait()
+        except BaseException:  # cancellation
+            self._back.set()
+            raise
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it was given back."""
+        return self._back.is_set()
+
+    def give_back(self) -> None:
+        """End the turn."""
+        self._back.set()
+
+    def revoke(self) -> None:
+        """Let the stream go on without a worker: no other code of the agent runs any more."""
+        self._given.set()
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Producer:
+    """The agent's end of a stream."""
+
+    delivery: Delivery
+    belongings: "Belongings"
+    items: "Items"
+    scope: trio.CancelScope
+    turn: Turn
+    """The turn it holds, or the last one it held."""
+    _credit: int = CREDIT
+    _more: trio.Event = attrs.field(factory=trio.Event)
+
+    def add_credit(self) -> None:
+        """Let it produce one more item."""
+        self._credit += 1
+        self._more.set()
+
+    async def run(self) -> None:
+        """Be the task of the stream."""
+        cell = self.belongings.cell
+        result: outcome.Outcome[Any] | None = None
+
+        def failed(error: Exception) -> None:
+            cell.failed(error, self.delivery)
+
+        try:
+            # Fence: an agent's stream, whose failure is the agent's.
+            with fence(failed), self.scope:
+                result = await self._produce()
+        finally:
+            self.turn.give_back()
+            self.belongings.streams -= 1
+            self.belongings.end_task(self.scope)
+            self.belongings.crew.handled += result is not None
+            if result is None and not self.delivery.cancelled:
+                msg = f"{cell.name} was stopped or restarted while it streamed"
+                result = outcome.Error(OutcomeUnknown(msg))
+            if result is not None:
+                self.items.settle(result)
+
+    async def _produce(self) -> outcome.Outcome[None]:
+        cell, handler = self.belongings.cell, self.delivery.handler
+        arguments = (Context(cell, self.delivery),) if handler.takes_context else ()
+        generator: AsyncGenerator[object] = handler.function(cell.instance, self.delivery.message, *arguments)
+        try:
+            while True:
+                speaker.set(self.turn.worker)
+                item = await anext(generator)
+                handler.check_reply(item)
+                self.items.offer(item)
+                self.turn.give_back()
+                await self._wait_credit()
+                await self._wait_turn()
+        except StopAsyncIteration:
+            return outcome.Value(None)
+        except handler.raises as answer:
+            return outcome.Error(answer)
+        finally:
+            if self.turn.is_over:
+                with trio.CancelScope(shield=True):
+                    await self._wait_turn()
+            speaker.set(self.turn.worker or cell)
+            await generator.aclose()
+
+    async def _wait_credit(self) -> None:
+        self._credit -= 1
+        while not self._credit:
+            self._more = trio.Event()
+            await self._more.wait()
+
+    async def _wait_turn(self) -> None:
+        self.turn = Turn()
+        if not self.belongings.clearing:
+            self.belongings.crew.put_turn(self.turn)
+            await self.turn.wait_given()
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Items(AsyncIterator[Any]):
+    """The reader's end of a stream: what `AgentRef.stream` iterates over."""
+
+    _producer: Producer | None = None
+    _buffer: deque[object] = attrs.field(factory=deque[object])
+    _result: outcome.Outcome[Any] | None = None
+    _changed: trio.Event = attrs.field(factory=trio.Event)
+
+    def attach(self, producer: Producer) -> None:
+        """Take items from a producer, which has begun."""
+        self._producer = producer
+
+    def offer(self, item: object) -> None:
+        """Hand over an item."""
+        self._buffer.append(item)
+        self._changed.set()
+
+    def settle(self, result: outcome.Outcome[Any]) -> None:
+        """End the stream, after what was handed over; the first end counts."""
+        if self._result is None:
+            self._result = result
+            self._changed.set()
+
+    def leave(self) -> None:
+        """Cancel the producer."""
+        if self._producer is not None:
+            self._producer.scope.cancel()
+
+    async def __anext__(self) -> Any:  # noqa: ANN401 - the item's type is the stream's
+        await trio.lowlevel.checkpoint()
+        while not self._buffer:
+            if self._result is not None:
+                self._result.unwrap()
+                raise StopAsyncIteration
+            self._changed = trio.Event()
+            await self._changed.wait()
+        item = self._buffer.popleft()
+        if self._producer is not None:
+            self._producer.add_credit()
+        return item

@@ -1,0 +1,121 @@
+"""Supervisors at work: they carry out what `decide` says, one end of a child after the other."""
+
+import random
+from collections import deque
+from typing import TYPE_CHECKING, Any, final
+
+import attrs
+import trio
+
+from autonomy_trio.actors.cell import Cell
+from autonomy_trio.actors.supervision import Begin, History, Supervise, decide
+from autonomy_trio.logs import get_log
+
+if TYPE_CHECKING:
+    from autonomy_trio.actors.runtime import Runtime
+    from autonomy_trio.actors.spec import Restart
+
+_log = get_log()
+_random = random.SystemRandom()
+
+
+@final
+@attrs.define(eq=False, repr=False)
+class Supervisor:
+    """One node of the tree: its children are agents and supervisors."""
+
+    runtime: "Runtime"
+    supervise: Supervise
+    parent: "Supervisor | Cell | None" = None
+    children: "list[Cell | Supervisor]" = attrs.field(factory=list[Any])
+    _history: History = attrs.field(factory=History)
+    _ended: "deque[Cell | Supervisor]" = attrs.field(factory=deque[Any])
+    _paused: dict[Cell, None] = attrs.field(factory=dict[Cell, None])
+    """Agents that are to be restarted and have not been yet."""
+    _at_work: bool = False
+
+    def ended(self, child: "Cell | Supervisor") -> None:
+        """Take note that a child has failed, or ended by its own wish; a task decides what follows."""
+        self._ended.append(child)
+        if not self._at_work:
+            self._at_work = True
+            self.runtime.start_soon(self._work)
+
+    def leaves(self) -> list[Cell]:
+        """Return the agents below, in the order in which they start."""
+        return _leaves(self.children)
+
+    async def _work(self) -> None:
+        try:
+            while self._ended:
+                child = self._ended.popleft()
+                if child in self.children and not (isinstance(child, Cell) and child.state != "halted"):
+                    await self._decide(child)
+        finally:
+            self._at_work = False
+
+    async def _decide(self, child: "Cell | Supervisor") -> None:
+        failed = not isinstance(child, Cell) or child.failed_last
+        restarts: list[Restart] = [
+            each.spec.restart if isinstance(each, Cell) else "permanent" for each in self.children
+        ]
+        verdict, self._history = decide(
+            self.supervise,
+            restarts,
+            self.children.index(child),
+            failed=failed,
+            history=self._history,
+            now=trio.current_time(),
+            chance=_random.uniform(0.5, 1.0),
+        )
+        if isinstance(verdict, Begin):
+            stop = _leaves([self.children[each] for each in verdict.stop])
+            await self._restart(_leaves([self.children[each] for each in verdict.restart]), stop, verdict.pause)
+        elif verdict == "forget":
+            assert isinstance(child, Cell)  # noqa: S101 - a supervisor is permanent
+            _log.error("agent stopped for good", agent=child.name, restarts=child.relations.restarts)
+            child.stop(self.runtime.grace, "failed" if failed else "stopped")
+            await self._restart([], [], 0)
+        else:
+            self._give_up()
+
+    async def _restart(self, restart: list[Cell], stop: list[Cell], pause: float) -> None:
+        """End instances, the last first, and begin new ones, the first first."""
+        affected = {*restart, *stop, *self._paused}
+        order = [leaf for leaf in self.leaves() if leaf in affected]
+        for cell in reversed(order):
+            if cell in stop:
+                cell.stop(self.runtime.grace, "failed")
+                await cell.wait_stopped()
+            elif cell.state not in ("stopping", "stopped"):
+                self._paused[cell] = None
+                await cell.pause().reached.wait()
+        if pause:
+            await trio.sleep(pause)
+        for cell in order:
+            if cell not in self._paused:
+                continue
+            if self._ended and any(each in self._ended for each in order):
+                return  # one that has just begun has failed: first what follows from that
+            del self._paused[cell]
+            if cell.state == "halted":
+                over = cell.resume()
+                await over.wait()
+
+    def _give_up(self) -> None:
+        self._history = History()
+        self._ended.clear()
+        self._paused.clear()
+        names = [leaf.name for leaf in self.leaves()]
+        if isinstance(self.parent, Supervisor):
+            self.parent.ended(self)
+            return
+        _log.error("agent stopped for good: it failed too often", agents=names)
+        for leaf in reversed(self.leaves()):
+            leaf.stop(0, "gave up")
+        if isinstance(self.parent, Cell) and self.parent.state == "running":
+            self.parent.failed(RuntimeError(f"its child {', '.join(names)} failed too often"), None)
+
+
+def _leaves(children: "list[Cell | Supervisor]") -> list[Cell]:
+    return [leaf for child in children for leaf in ([child] if isinstance(child, Cell) else child.leaves())]
