@@ -64,8 +64,6 @@ class Breed:
     runtime: "Runtime"
     spec: "Spec"
     factory: "Callable[[], Any]"
-    number: int = 0
-    """The last number given to one without a name of its own."""
 
 
 @final

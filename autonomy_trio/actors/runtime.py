@@ -96,6 +96,7 @@ class Runtime:
     """Agents' tasks start in the node's own context, not in that of whoever happened to send the first message."""
     _cells: dict[str, Cell | PoolCell] = attrs.field(factory=dict[str, Cell | PoolCell])
     _breeds: dict[object, Breed] = attrs.field(factory=dict[object, Breed])
+    _numbers: dict[str, int] = attrs.field(factory=dict[str, int])
     _free: dict[tuple[int, int], list[Crew]] = attrs.field(factory=dict[tuple[int, int], list[Crew]])
     _quiet: trio.Event = attrs.field(factory=trio.Event)
     _emptied: trio.Event = attrs.field(factory=trio.Event)
@@ -122,7 +123,7 @@ class Runtime:
             spec = spec_of(type(cast("object", instance)))
             self.know(spec)
             breed = Breed(self, spec, factory)
-        name = self._number(breed) if name is None else self._check_name(name)
+        name = self._number(breed.spec.name) if name is None else self._check_name(name)
         cell = self._cells[name] = Cell(breed, name, instance, parent)
         if isinstance(parent, Cell):
             parent.relations.children[cell] = None
@@ -370,7 +371,7 @@ class Runtime:
     def _spawn_pool(self, pool: Pool[A], name: str | None, parent: "Supervisor | Cell | None") -> AgentRef[A]:
         cls = pool.factory if isinstance(pool.factory, type) else type(cast("object", pool.factory()))
         spec = spec_of(cls)
-        name = self._free_name(spec.name) if name is None else self._check_name(name)
+        name = self._number(spec.name) if name is None else self._check_name(name)
         supervisor = Supervisor(self, DEFAULT, parent)
         if isinstance(parent, Supervisor):
             parent.children.append(supervisor)
@@ -400,24 +401,15 @@ class Runtime:
             raise UsageError(msg)
         return name
 
-    def _number(self, breed: Breed) -> str:
-        """Return a class's name for an unnamed agent: as it is first, then with a number."""
-        if not breed.number:
-            if breed.spec.name not in self._cells:
-                return breed.spec.name
-            breed.number = 1
-        while True:
-            breed.number += 1
-            name = f"{breed.spec.name}_{breed.number}"
-            if name not in self._cells:
-                return name
-
-    def _free_name(self, name: str) -> str:
-        number, free = 1, name
-        while free in self._cells:
+    def _number(self, name: str) -> str:
+        """Return a class's name for an unnamed agent: as it is first, then with a number never used before."""
+        if name not in self._cells and name not in self._numbers:
+            return name
+        number = self._numbers.get(name, 1) + 1
+        while (numbered := f"{name}_{number}") in self._cells:
             number += 1
-            free = f"{name}_{number}"
-        return free
+        self._numbers[name] = number
+        return numbered
 
 
 def _around(

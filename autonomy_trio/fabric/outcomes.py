@@ -12,10 +12,13 @@ from autonomy_trio.errors import (
     NotHandled,
     OutcomeUnknown,
     Overloaded,
+    ReplyError,
 )
 from autonomy_trio.logs import printable
+from autonomy_trio.messages import wire_name
 
 _TOO_SLOW: Final = "too slow"
+_REPLY_ERROR: Final = "reply error"
 _ERRORS: Final[dict[str, type[DeliveryError]]] = {
     "not handled": NotHandled,
     "denied": Denied,
@@ -33,6 +36,8 @@ def to_code(error: BaseException) -> tuple[str, str]:
     """Return what a stranger is told of an error: its code, and its text where it is one of ours."""
     if isinstance(error, trio.TooSlowError):
         return _TOO_SLOW, ""
+    if isinstance(error, ReplyError):
+        return _REPLY_ERROR, printable(f"{wire_name(type(error))}{error.args}", MOST_TEXT)
     for code, kind in _ERRORS.items():
         if isinstance(error, kind):
             return code, printable(str(error), MOST_TEXT)
@@ -50,6 +55,8 @@ def from_code(code: str, text: str, *, address: str, message: str) -> Exception:
     """
     if code == _TOO_SLOW:
         return trio.TooSlowError()
+    if code == _REPLY_ERROR:
+        return ReplyError(printable(text, MOST_TEXT))
     kind = _ERRORS.get(code, OutcomeUnknown)
     if kind is Denied:
         return Denied(
