@@ -168,8 +168,9 @@ class Cell:
         crew = self.crew
         if crew is None or self.state == "stopping":
             crew = self.wake()
-        if self.runtime.draining:
-            self.runtime.busy.add(crew)
+        runtime = self.breed.runtime
+        if runtime.draining:
+            runtime.busy.add(crew)
         try:
             crew.put(delivery)
         except trio.WouldBlock:

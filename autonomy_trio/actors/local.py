@@ -12,7 +12,7 @@ from autonomy_trio.actors.delivery import OUTSIDE, Delivery, PendingReply, Sende
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.spec import Handler
 from autonomy_trio.actors.streams import Items
-from autonomy_trio.errors import DeliveryError, NotDelivered, NotHandled
+from autonomy_trio.errors import DeliveryError, MailboxFull, NotDelivered, NotHandled
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
@@ -68,7 +68,12 @@ class LocalRef(AgentRef[Any]):
             return
         source = None if speaking is None or speaking.cell.breed.runtime is not runtime else speaking.cell
         try:
-            await cell.chosen().accept(Delivery(message, handler, source), _waiter(speaking))
+            cell = cell.chosen()
+            delivery = Delivery(message, handler, source)
+            try:
+                cell.accept_nowait(delivery)
+            except MailboxFull:
+                await cell.accept(delivery, _waiter(speaking))
         except NotDelivered as error:
             self._bury(message, speaking, error)
 
@@ -100,7 +105,10 @@ class LocalRef(AgentRef[Any]):
             runtime.keeper.add_ask(delivery)
         waiter = _waiter(speaking)
         try:
-            await cell.accept(delivery, waiter)
+            try:
+                cell.accept_nowait(delivery)
+            except MailboxFull:
+                await cell.accept(delivery, waiter)
             if waiter is None:
                 return cast("R", await reply.wait(delivery.cancel))
             return cast("R", await self._wait_as(waiter, cell, delivery, reply))
