@@ -17,10 +17,10 @@ def check_wait(worker: "Worker", target: "Cell") -> None:
     Raises:
         Deadlock: it could not; the text names the agents in the order in which they wait.
     """
-    if _is_free(target):
-        return
     worker.waits.append(target)
     try:
+        if _is_free(target):
+            return
         reached = _reachable(target)
         able = {cell for cell in reached if _is_free(cell)}
         while more := [cell for cell in reached if cell not in able and _goes_on(cell, able)]:
