@@ -1,5 +1,7 @@
 """What agents were promised beyond a mailbox: one test by name for each."""
 
+from collections.abc import AsyncIterator
+
 import pytest
 import trio
 import trio.testing

@@ -1,4 +1,4 @@
-"""What the runtime's parts promise together: groups, instances, streams, overflow, pools."""
+"""What the runtime's parts promise together: groups, instances, streams, overflow, pools, the end of a node."""
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import Any, Literal
