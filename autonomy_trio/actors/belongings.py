@@ -154,6 +154,13 @@ class Belongings:
 
     async def clear(self) -> None:
         """End everything, and wait until the tasks have ended."""
+        self.cancel()
+        if self.tasks:
+            self._emptied = trio.Event()
+            await self._emptied.wait()
+
+    def cancel(self) -> None:
+        """End everything, without waiting for the tasks."""
         self.clearing = True
         for timer in list(self.timers):
             timer.cancel()
@@ -165,9 +172,7 @@ class Belongings:
         if self.crew.aside is not None:
             while self.crew.aside.turns:
                 self.crew.aside.turns.popleft().revoke()
-        if self.tasks:
-            self._emptied = trio.Event()
-            await self._emptied.wait()
+            self.crew.aside.urgent.clear()
 
     async def _run(
         self, scope: trio.CancelScope, function: Callable[..., Awaitable[object]], args: tuple[object, ...]

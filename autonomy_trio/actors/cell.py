@@ -356,6 +356,8 @@ class Cell:
                     await _complete(self.instance.on_stop(Context(self)))
         if scope.cancelled_caught:
             _log.error("on_stop was cut off", agent=self.name, after=self.runtime.grace)
+        if crew.belongings is not None:
+            crew.belongings.cancel()
         self.started = False
         crew.belongings = None
 
@@ -382,6 +384,8 @@ class Cell:
         self.runtime.forget(self)
         if relations is not None:
             self._set_over()
+            if relations.halt is not None:
+                relations.halt.reached.set()
             relations.ended.set()
             for watcher, ref in list(relations.watchers.items()):
                 watcher.told_down(self, Down(ref, relations.fate))
@@ -403,6 +407,8 @@ class Cell:
             shown = error.with_traceback(_own_frames(error.__traceback__))
             _log.error("agent failed", agent=self.name, **fields, failures=relations.failures, exc_info=shown)
         self.runtime.failed(self)
+        if self.state == "resting":  # a plain handler failed in its asker's task
+            self.wake()
         if self.state == "running":
             self._halt(normal=False)
 
@@ -481,7 +487,7 @@ class Cell:
             raise UsageError(msg)
         watching = self.own().watching
         found = ref.find_any()
-        cell = found.members[0] if isinstance(found, PoolCell) else found
+        cell = found.living() if isinstance(found, PoolCell) else found
         if cell is None:
             self._send_down(Down(ref, "unknown agent"))
             return
@@ -511,8 +517,14 @@ class Cell:
 
     def told_down(self, cell: "Cell", down: Down) -> None:
         """Be told that a watched agent has ended."""
+        watching = self.crew.belongings.watching if self.crew is not None and self.crew.belongings is not None else None
         self.unwatch(cell)
-        self._send_down(down)
+        found = self.runtime.find(down.ref.name)
+        if watching is not None and isinstance(found, PoolCell) and found.state != "stopped":
+            living = found.living()
+            watching[living] = living.relations.watchers[self] = down.ref
+        else:
+            self._send_down(down)
 
     def _send_down(self, down: Down) -> None:
         handler = self.spec.handler_of(Down)

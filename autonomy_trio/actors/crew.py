@@ -351,6 +351,9 @@ class Worker:
         if crew.cell is not cell:  # another agent has taken this crew over
             self._held = delivery
             return None
+        if cell.state != "running":  # the instance ended in the same moment: the next one handles it
+            crew.put_front([cast("Delivery", delivery)])
+            return None
         return cast("Delivery", delivery)
 
     def _unpark(self, _: object, /) -> trio.lowlevel.Abort:

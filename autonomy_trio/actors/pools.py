@@ -42,6 +42,10 @@ class PoolCell:
         turns = [self.members[(self._next + offset) % count] for offset in range(count)]
         return min(turns, key=_load)
 
+    def living(self) -> "Cell":
+        """Return an agent that has not ended, or the last."""
+        return next((each for each in self.members if each.state != "stopped"), self.members[-1])
+
     def accept_nowait(self, delivery: "Delivery") -> None:
         """Queue a delivery for the least loaded agent; see `Cell.accept_nowait`."""
         self.chosen().accept_nowait(delivery)

@@ -210,7 +210,7 @@ class Runtime:
     def take_back(self, crew: Crew) -> None:
         """Keep the crew of an agent that rests for another one."""
         self.let_go(crew)
-        crew.cell = None
+        crew.cell = crew.belongings = None
         free = self._free.setdefault((crew.capacity, crew.size), [])
         if len(free) < MOST_FREE and not self.draining:
             free.append(crew)
@@ -282,7 +282,11 @@ class Runtime:
 
     def bury(self, recipient: str, message: object, sender: Sender, reason: Reason) -> None:
         """Count a message of this process that is not handled to its end."""
-        self.add_dead_letter(DeadLetter(recipient, wire_name(type(message)), sender.id, reason))
+        letter = DeadLetter(recipient, wire_name(type(message)), sender.id, reason)
+        if isinstance(message, DeadLetter):  # one about another is not published: it would breed the next
+            self.dead_letters.add(letter)
+        else:
+            self.add_dead_letter(letter)
 
     def add_dead_letter(self, letter: DeadLetter) -> None:
         """Count a dead letter, and publish it."""

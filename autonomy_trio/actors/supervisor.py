@@ -91,7 +91,9 @@ class Supervisor:
                 self._paused[cell] = None
                 await cell.pause().reached.wait()
         if pause:
-            await trio.sleep(pause)
+            with trio.move_on_after(pause):
+                for cell in list(self._paused):
+                    await cell.wait_stopped()
         for cell in order:
             if cell not in self._paused:
                 continue

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any, final
 import attrs
 
 from autonomy_trio.actors.delivery import Delivery
-from autonomy_trio.errors import DeliveryError, Overloaded, UsageError
+from autonomy_trio.errors import DeliveryError, NotDelivered, Overloaded, UsageError
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
@@ -57,7 +57,11 @@ class Topics:
                 cell.accept_nowait(Delivery(message, handler, source))
             except DeliveryError as error:
                 sender = "node" if source is None else source.name
-                reason: Reason = "overloaded" if isinstance(error, Overloaded) else "not handled"
+                reason: Reason = "not handled"
+                if isinstance(error, Overloaded):
+                    reason = "overloaded"
+                elif isinstance(error, NotDelivered):
+                    reason = "stopped"
                 cell.runtime.lost_publication(cell, message, sender, reason)
 
 
