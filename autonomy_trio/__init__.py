@@ -4,6 +4,7 @@ An agent is a class with handlers; a node hosts agents; relays carry encrypted, 
 names below are what users import; `autonomy_trio.errors` has every exception.
 """
 
+from autonomy_trio.actors.belongings import Timer
 from autonomy_trio.actors.context import Context
 from autonomy_trio.actors.dead_letters import DeadLetter
 from autonomy_trio.actors.declare import agent, on
@@ -11,11 +12,12 @@ from autonomy_trio.actors.delivery import Sender
 from autonomy_trio.actors.refs import AgentRef, Down
 from autonomy_trio.actors.spec import Mailbox
 from autonomy_trio.actors.supervision import pool, supervise
-from autonomy_trio.fabric.node import Node, current_node, open_node
+from autonomy_trio.fabric.node import App, Node, current_node, open_node
 from autonomy_trio.messages import Request, Stream, message
 
 __all__ = [
     "AgentRef",
+    "App",
     "Context",
     "DeadLetter",
     "Down",
@@ -24,6 +26,7 @@ __all__ = [
     "Request",
     "Sender",
     "Stream",
+    "Timer",
     "agent",
     "current_node",
     "message",

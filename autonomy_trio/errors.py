@@ -42,6 +42,10 @@ class NameTaken(UsageError):
     """An agent of that name lives on this node already."""
 
 
+class GaveUp(AutonomyError):
+    """Every agent of the node has ended, the last one by failing too often."""
+
+
 class DeliveryError(AutonomyError):
     """Base of what can happen to a message; the subclass says what did."""
 
@@ -72,6 +76,10 @@ class HandlerFailed(DeliveryError):
 
 class OutcomeUnknown(DeliveryError):
     """The connection or the recipient was lost after the message was sent. It may or may not have run."""
+
+
+class NotStored(DeliveryError):
+    """No relay has said that it keeps the durable message. Sent again it is another one; both may be handled."""
 
 
 class Deadlock(DeliveryError):

@@ -21,14 +21,20 @@ def single_error() -> Generator[None]:
 def fence(failed: Callable[[Exception], None]) -> Generator[None]:
     """Hand what a block raises to `failed`, and let pass what must not be stopped: cancellation, an interrupt.
 
-    Both can come at once, in one group: a task that was cancelled, and failed while it cleaned up.
+    Both can come at once, in one group: a task that was cancelled, and failed while it cleaned up. What `failed` itself
+    raises then comes out in one group with what must pass.
     """
     try:
         yield
     except BaseExceptionGroup as group:
         failures, rest = group.split(Exception)
         if failures is not None:
-            failed(failures)
+            try:
+                failed(failures)
+            except Exception as error:  # no fence: it goes on, and the rest with it
+                if rest is None:
+                    raise
+                raise BaseExceptionGroup(group.message, [rest, error]) from None
         if rest is not None:
             raise rest from None
     except Exception as error:  # noqa: BLE001 - the fence itself: who uses it says what it fences, and logs

@@ -1,9 +1,10 @@
 """Application messages: a frozen attrs class, its wire name, and its bytes.
 
 A message is encoded as one msgpack value: an attrs object as a map of its fields by name, an enum's member as its
-value, sets and tuples as arrays, everything else as itself. Decoding is strict, because the bytes are a stranger's
-(`payloads` has the rules); of a map's repeated key the last value counts, as in JSON. There is no global registry of
-names: a request is decoded with the class in its recipient's handler table, a reply with the type its request declares.
+value, sets and tuples as arrays, a ref as its address, everything else as itself. Decoding is strict, because the bytes
+are a stranger's: `bounds` has how much they may be and `payloads` what they may say, and they have one form, the
+shortest, in which no key can stand twice. There is no global registry of names: a request is decoded with the class in
+its recipient's handler table, a reply with the type its request declares.
 """
 
 import types
@@ -14,8 +15,11 @@ from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 import attrs
 import msgspec
 
+from autonomy_trio.annotations import MisfitError, ancestors, field_types, words
+from autonomy_trio.bounds import excess
 from autonomy_trio.errors import DeclarationError, MessageError
-from autonomy_trio.payloads import MisfitError, ancestors, field_types, plain, read, words
+from autonomy_trio.payloads import Resolve, plain, read
+from autonomy_trio.schemas import schema_of
 
 MOST_PAYLOAD: Final = 128 * 1024
 """Bytes one encoded message may have."""
@@ -95,6 +99,38 @@ def message_fields(cls: type) -> Mapping[str, object]:
         raise DeclarationError(msg) from None
 
 
+def message_schema(kind: Any) -> dict[str, Any]:  # noqa: ANN401 - a class or any annotation
+    """Return the JSON schema, draft 2020-12, of a message class, or of a reply's type.
+
+    It is that of JSON as people write it: bytes are base64, datetimes text, and the keys of a map strings.
+
+    Raises:
+        DeclarationError: a type in it cannot be sent, or not be told from another one of its union; the sentence names
+            the field.
+    """
+    try:
+        return schema_of(kind, words(kind))
+    except (MisfitError, NameError, RecursionError) as error:
+        raise DeclarationError(f"{words(kind)} cannot be sent: {error}") from None
+
+
+def check_sendable(cls: type) -> None:
+    """Refuse a message class whose fields, reply or items cannot travel between nodes.
+
+    Raises:
+        DeclarationError: some type in it cannot be sent, or not be told from another one of its union, or not be found.
+    """
+    reply, item = reply_type(cls), item_type(cls)
+    try:
+        schema_of(cls, words(cls))
+        if reply is not None:
+            schema_of(reply, f"the reply of {words(cls)}")
+        if item is not None:
+            schema_of(item, f"an item of {words(cls)}")
+    except (MisfitError, NameError, RecursionError) as error:
+        raise DeclarationError(f"{words(cls)} cannot be sent: {error}") from None
+
+
 def reply_type(cls: type) -> object | None:
     """Return R of a ``Request[R]`` class (`types.NoneType` for ``Request[None]``), or None where it is no request.
 
@@ -138,32 +174,48 @@ def encode_payload(value: object) -> bytes:
         # What msgpack or Python cannot hold: an integer of 65 bits, half a surrogate pair, a value inside itself.
         msg = f"{name} cannot be sent: {error}"
         raise MessageError(msg) from None
-    if len(payload) > MOST_PAYLOAD:
-        msg = f"{name} has {len(payload):,} bytes; a message has at most {MOST_PAYLOAD:,}: send it in parts"
+    if (why := _too_much(payload)) is not None:
+        msg = f"{name} {why}: send it in parts"
         raise MessageError(msg)
     return payload
 
 
-def decode_payload(payload: bytes, expected: object | None) -> Any:  # noqa: ANN401 - the type is the caller's argument
+def decode_payload(payload: bytes, expected: object | None, resolve: Resolve | None = None) -> Any:  # noqa: ANN401 - the type is the caller's argument
     """Decode what `encode_payload` made into `expected`, or into maps, lists and scalars where that is None.
 
+    Args:
+        payload: a stranger's bytes.
+        expected: a message class, or any type that a field may have.
+        resolve: makes a ref of its address; without it, no message with a ref can be read.
+
     Raises:
-        MessageError: the bytes are no msgpack, or do not fit `expected` exactly; the text names the place.
+        MessageError: the bytes are no msgpack in its one form, or more than a payload may be, or do not fit `expected`
+            exactly; the text names the place.
     """
     name = "the payload" if expected is None else words(expected)
-    if len(payload) > MOST_PAYLOAD:
-        msg = f"{name} has {len(payload):,} bytes; a message has at most {MOST_PAYLOAD:,}"
+    if (why := _too_much(payload)) is not None:
+        msg = f"{name} {why}"
         raise MessageError(msg)
     try:
         decoded = msgspec.msgpack.decode(payload)
+        written = msgspec.msgpack.encode(decoded)
     except (msgspec.DecodeError, ValueError, TypeError, RecursionError):
         # ValueError: text that is no UTF-8; TypeError: a map's key that cannot be one.
         msg = f"{name} is not well-formed msgpack"
         raise MessageError(msg) from None
+    if written != payload:
+        msg = f"{name} has a key twice, or a value that is not in its shortest form"
+        raise MessageError(msg)
     try:
-        return read(decoded, Any if expected is None else expected, len(payload))
+        return read(decoded, Any if expected is None else expected, len(payload), resolve)
     except MisfitError as misfit:
         raise MessageError(str(misfit)) from None
+
+
+def _too_much(payload: bytes) -> str | None:
+    if len(payload) > MOST_PAYLOAD:
+        return f"has {len(payload):,} bytes; a message has at most {MOST_PAYLOAD:,}"
+    return excess(payload)
 
 
 __all__ = [
@@ -171,12 +223,14 @@ __all__ = [
     "Request",
     "Stream",
     "Untyped",
+    "check_sendable",
     "decode_payload",
     "encode_payload",
     "is_message_class",
     "item_type",
     "message",
     "message_fields",
+    "message_schema",
     "reply_type",
     "wire_name",
 ]

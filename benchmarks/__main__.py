@@ -1,4 +1,4 @@
-"""``python -m benchmarks local`` and ``python -m benchmarks peers``: a table, and with ``--json`` a file."""
+"""``python -m benchmarks local|crypto|network|store|peers``: a table each, and with ``--json`` a file."""
 
 import sys
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import against, local
+from benchmarks import against, crypto, local, network, store
 from benchmarks.measure import Result, fails, report
 
 quick_option = click.option("--quick", is_flag=True, help="Small counts; a row fails only below half of its least.")
@@ -26,6 +26,30 @@ def main() -> None:
 def run_local(*, quick: bool, file: Path | None, ten_million: bool, scale: float) -> None:
     """Run the local workloads beside raw trio in this process."""
     finish(local.run(quick=quick, scale=scale, ten_million=ten_million), file, quick=quick)
+
+
+@main.command("crypto")
+@quick_option
+@json_option
+def run_crypto(*, quick: bool, file: Path | None) -> None:
+    """Run handshakes, envelopes and policies beside the bare operations they are made of."""
+    finish(crypto.run(quick=quick), file, quick=quick)
+
+
+@main.command("store")
+@quick_option
+@json_option
+def run_store(*, quick: bool, file: Path | None) -> None:
+    """Store envelopes in SQLite, each commit flushed, and hand them over."""
+    finish(store.run(quick=quick), file, quick=quick)
+
+
+@main.command("network")
+@quick_option
+@json_option
+def run_network(*, quick: bool, file: Path | None) -> None:
+    """Run nodes at a relay beside NATS, where it is installed, and raw trio, each relay in a process of its own."""
+    finish(network.run(quick=quick), file, quick=quick)
 
 
 @main.command("peers")

@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Final
 
 from docutils import nodes
 from sphinx.addnodes import pending_xref
+from sphinx.pycode import ModuleAnalyzer
 
 import autonomy_trio
-from autonomy_trio import errors
+from autonomy_trio import errors, testing
 
 if TYPE_CHECKING:
     from sphinx.application import Sphinx
@@ -39,12 +40,14 @@ autodoc_typehints_format = "short"
 # Types of others: their inventories would have to be fetched from the network at each build.
 nitpick_ignore_regex = [
     (r"py:.*", r"(trio|attrs|collections|contextlib|pathlib|structlog|typing)\..*"),
-    (r"py:class", r"(.*\.)?[A-Z](_co)?"),  # type variables
-    (r"py:class", r"(.*\.)?(Policies|Pool|Spec|Supervise)"),  # values that users hand on and never look into
+    (r"py:class", r"(.*\.)?([A-Z](_co)?|Ts)"),  # type variables
+    (r"py:class", r"(.*\.)?(Interceptor|Policies|Pool|Spec|Supervise)"),  # handed on and never looked into
 ]
 
-_HOMES: Final = dict.fromkeys(autonomy_trio.__all__, "autonomy_trio") | {
-    name: "autonomy_trio.errors" for name, found in vars(errors).items() if isinstance(found, type)
+_HOMES: Final = {
+    **dict.fromkeys(autonomy_trio.__all__, "autonomy_trio"),
+    **dict.fromkeys(testing.__all__, "autonomy_trio.testing"),
+    **{name: "autonomy_trio.errors" for name, found in vars(errors).items() if isinstance(found, type)},
 }
 """Where each public name is documented; annotations name the module that defines it."""
 _as_written: Final[dict[str, list[str]]] = {}
@@ -78,6 +81,10 @@ def put_back(app: "Sphinx", what: str, name: str, found: object, options: object
 
 def setup(app: "Sphinx") -> None:
     """Register what this file adds."""
+    # Its overloads are for type checkers; readers get the one signature that the page writes by hand.
+    source = ModuleAnalyzer.for_module("autonomy_trio.actors.declare")
+    source.analyze()
+    del source.overloads["on"]
     app.connect("missing-reference", resolve_public_name)
     app.connect("autodoc-process-docstring", keep, priority=400)
     app.connect("autodoc-process-docstring", put_back, priority=600)

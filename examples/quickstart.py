@@ -1,4 +1,4 @@
-"""The main job in one process: agents on three nodes, a relay that can read nothing, one sender allowed and one denied.
+"""The main job in one process: three nodes, a relay that can read nothing, one sender enrolled and one denied.
 
 python -m autonomy_trio run examples.quickstart:agents
 """
@@ -24,10 +24,11 @@ class Visitor:
         counter = here.address("counter")
         alice, bob = Path(self.homes.name, "alice"), Path(self.homes.name, "bob")
 
+        here.serve_authority()
         async with open_node(home=alice) as node:
-            node.add_credential(here.issue(node.identifier, team="payments"))
+            await node.enroll(here.ticket(team="payments"))
             total = await node.ref(counter, Counter).ask(Add(3))
-        print(f"alice proves team=payments and asks Add(3): {total}")
+        print(f"alice redeemed a ticket for team=payments and asks Add(3): {total}")
 
         async with open_node(home=bob) as node:
             try:

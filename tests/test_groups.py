@@ -77,3 +77,20 @@ async def test_a_fence_lets_cancellation_pass_and_hands_over_what_failed_beside_
             raise nest(cancelled.error, ValueError("in the middle of a cancellation"))
     assert scope.cancelled_caught
     assert [type(each) for each in failures] == [ExceptionGroup]
+
+
+async def test_cancellation_passes_a_fence_together_with_what_the_one_it_hands_over_to_raises() -> None:
+    def refuse(error: Exception) -> None:
+        raise error
+
+    with pytest.RaisesGroup(ValueError, flatten_subgroups=True), trio.CancelScope() as scope:
+        scope.cancel()
+        with fence(refuse):
+            cancelled = await outcome.acapture(trio.sleep_forever)
+            assert isinstance(cancelled, outcome.Error)
+            raise nest(cancelled.error, ValueError("in the middle of a cancellation"))
+    assert scope.cancelled_caught
+    with pytest.raises(KeyError), fence(refuse):
+        raise KeyError
+    with pytest.RaisesGroup(KeyError, flatten_subgroups=True), fence(refuse):
+        raise nest(KeyError())

@@ -61,12 +61,18 @@ class Timer:
 
     def _taken(self) -> None:
         self._tick = None
+        self._give_place_back()
 
     def _end(self) -> None:
         if self.active:
             self.active = False
-            self._belongings.timers.pop(self, None)
+            self._give_place_back()
             self._belongings.cell.runtime.keeper.timer_ended()
+
+    def _give_place_back(self) -> None:
+        """Count no more as one of the agent's timers, once no tick waits either: so ticks are as bounded as timers."""
+        if not self.active and self._tick is None:
+            self._belongings.timers.pop(self, None)
 
 
 @final
@@ -78,6 +84,10 @@ class Belongings:
     crew: "Crew"
     timers: dict[Timer, None] = attrs.field(factory=dict[Timer, None])
     watching: "dict[Cell, AgentRef[Any]]" = attrs.field(factory=dict[Any, Any])
+    outside: "dict[AgentRef[Any], Callable[[], None]]" = attrs.field(factory=dict[Any, Any])
+    """Agents of other nodes that it watches, and what ends each watch."""
+    downs: int = 0
+    """`Down` messages that wait; each keeps the place of its watch."""
     stash: list[Delivery] = attrs.field(factory=list[Delivery])
     tasks: set[trio.CancelScope] = attrs.field(factory=set[trio.CancelScope])
     """The scopes of background tasks and streams."""
@@ -87,7 +97,7 @@ class Belongings:
     _emptied: trio.Event = attrs.field(factory=trio.Event)
 
     def __bool__(self) -> bool:
-        return bool(self.timers or self.watching or self.stash or self.tasks)
+        return bool(self.timers or self.watching or self.outside or self.stash or self.tasks)
 
     def add_timer(self, seconds: float, message: object, *, repeat: bool) -> Timer:
         """Send the agent a message later; see `Context.after`."""
@@ -107,16 +117,41 @@ class Belongings:
         return timer
 
     def put_in_stash(self, delivery: Delivery) -> None:
-        """Keep a message for later.
+        """Keep the message that is handled now for later.
 
         Raises:
             MailboxFull: as many messages as the mailbox holds are in the stash.
+            UsageError: another one is handled now.
         """
+        if not self._is_handled(delivery):
+            name = wire_name(type(delivery.message))
+            msg = (
+                f"{self.cell.name} stashes a {name} that it does not handle now: call stash() in the handler itself, "
+                "on the context that this call of it was given"
+            )
+            raise UsageError(msg)
         capacity = self.cell.spec.mailbox.capacity
+        if len(self.stash) >= capacity:
+            self._drop_tombstones()
         if len(self.stash) >= capacity:
             msg = f"the stash of {self.cell.name} is full ({capacity} messages, as many as its mailbox holds)"
             raise MailboxFull(msg)
         self.stash.append(delivery)
+
+    def _is_handled(self, delivery: Delivery) -> bool:
+        """Whether the task that runs is in the handler of a message: its worker, or its asker in a plain one."""
+        speaking, task = speaker.get(), trio.lowlevel.current_task()
+        if speaking is self.cell:
+            return self.cell.runtime.here is delivery
+        return any(
+            each.current is delivery and each.task is task and each.voice is speaking for each in self.crew.workers
+        )
+
+    def _drop_tombstones(self) -> None:
+        """Take messages out of the stash whose askers have gone."""
+        wanted = [each for each in self.stash if not each.cancelled]
+        self.cell.runtime.withdrawn += len(self.stash) - len(wanted)
+        self.stash = wanted
 
     def unstash(self) -> None:
         """Put the stash back in front of the mailbox, in its order."""
@@ -165,7 +200,9 @@ class Belongings:
         for timer in list(self.timers):
             timer.cancel()
         for cell in list(self.watching):
-            self.cell.unwatch(cell)
+            self.cell.forget_watch(cell)
+        while self.outside:
+            self.outside.popitem()[1]()
         self.unstash()
         for scope in self.tasks:
             scope.cancel()
@@ -178,7 +215,7 @@ class Belongings:
         self, scope: trio.CancelScope, function: Callable[..., Awaitable[object]], args: tuple[object, ...]
     ) -> None:
         def failed(error: Exception) -> None:
-            self.cell.failed(error, None)
+            self.cell.failed(error, None, ended=self.clearing)
 
         speaker.set(self.cell)
         try:
@@ -200,7 +237,7 @@ class Belongings:
         def failed(error: Exception) -> None:
             if not status.is_started:
                 raise error
-            self.cell.failed(error, None)
+            self.cell.failed(error, None, ended=self.clearing)
 
         speaker.set(self.cell)
         try:
@@ -215,6 +252,18 @@ class Belongings:
             msg = f"{self.cell.name} is stopping: it starts no task"
             raise NotDelivered(msg)
         self._check_room(len(self.tasks), "background tasks")
+
+    def check_watch(self) -> None:
+        """Refuse a watch more than an agent may have.
+
+        Raises:
+            Overloaded: it has as many.
+        """
+        self._check_room(len(self.watching) + len(self.outside) + self.downs, "watches")
+
+    def down_taken(self) -> None:
+        """Give back the place of a watch whose `Down` a worker has taken."""
+        self.downs -= 1
 
     def _check_room(self, count: int, what: str) -> None:
         if count >= MOST_BELONGINGS:

@@ -13,7 +13,6 @@ States, and what leads from one to the next:
 A cell is small, since a process holds millions at rest: what only few agents have is in `Relations`.
 """
 
-import inspect
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
@@ -21,13 +20,13 @@ import attrs
 import outcome
 import trio
 
-from autonomy_trio.actors.belongings import MOST_BELONGINGS, MOST_STREAMS, Belongings
-from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.delivery import Delivery, Signal
+from autonomy_trio.actors import watches
+from autonomy_trio.actors.belongings import MOST_STREAMS, Belongings
+from autonomy_trio.actors.delivery import Asked, Delivery, Signal
 from autonomy_trio.actors.local import LocalRef
-from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.refs import AgentRef, Down
-from autonomy_trio.actors.streams import Items, Producer, Turn
+from autonomy_trio.actors.relations import End, Halt, Relations
+from autonomy_trio.actors.streams import Producer, Sink, Turn
 from autonomy_trio.errors import (
     HandlerFailed,
     MailboxFull,
@@ -35,23 +34,20 @@ from autonomy_trio.errors import (
     NotHandled,
     OutcomeUnknown,
     Overloaded,
-    UsageError,
 )
-from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import wire_name
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
-    from autonomy_trio.actors.crew import Crew, Worker
+    from autonomy_trio.actors.crew import Crew, Voice, Worker
     from autonomy_trio.actors.dead_letters import Reason
     from autonomy_trio.actors.runtime import Runtime
     from autonomy_trio.actors.spec import Spec
     from autonomy_trio.actors.supervisor import Supervisor
 
 State = Literal["resting", "running", "halted", "stopping", "stopped"]
-End = Literal["stopped", "failed", "gave up"]
 
 _log = get_log()
 
@@ -64,37 +60,6 @@ class Breed:
     runtime: "Runtime"
     spec: "Spec"
     factory: "Callable[[], Any]"
-
-
-@final
-@attrs.define(eq=False, repr=False, weakref_slot=False)
-class Halt:
-    """A pause between two instances, and how far it is."""
-
-    normal: bool
-    """Whether the agent ended by its own wish."""
-    reached: trio.Event = attrs.field(factory=trio.Event)
-    """Nothing of the old instance is left."""
-    resume: trio.Event = attrs.field(factory=trio.Event)
-    """The supervisor has decided: by now the cell is ``running`` again, or ``stopping``."""
-    over: trio.Event = attrs.field(factory=trio.Event)
-    """The new instance has started, or failed to, or there is none."""
-
-
-@final
-@attrs.define(eq=False, repr=False, weakref_slot=False)
-class Relations:
-    """What few agents have, or have for long."""
-
-    restarts: int = 0
-    failures: int = 0
-    children: "dict[Cell, None]" = attrs.field(factory=dict[Any, None])
-    watchers: "dict[Cell, AgentRef[Any]]" = attrs.field(factory=dict[Any, Any])
-    topics: dict[str, None] = attrs.field(factory=dict[str, None])
-    ended: trio.Event = attrs.field(factory=trio.Event)
-    halt: Halt | None = None
-    fate: End = "stopped"
-    """How it ends, if it does."""
 
 
 @final
@@ -158,6 +123,31 @@ class Cell:
 
     # Messages
 
+    def offer(self, delivery: Delivery) -> bool:
+        """Queue a delivery, as its overflow policy says; False where it has to wait for room.
+
+        Raises:
+            MailboxFull: it has no room, and the overflow policy is ``fail``.
+            NotDelivered: the agent is stopping.
+        """
+        crew = self.crew
+        if crew is None or self.state in ("stopping", "stopped"):
+            crew = self.wake()
+        runtime = crew.runtime
+        if runtime.draining:
+            runtime.busy.add(crew)
+        if crew.parked:
+            if crew.size == 1:
+                crew.hand_over(delivery)
+            else:  # trio runs them in any order: the first to run takes the first message
+                crew.line_up(delivery)
+            return True
+        try:
+            crew.send(delivery)
+        except trio.WouldBlock:
+            return self._overflow(delivery, crew)
+        return True
+
     def accept_nowait(self, delivery: Delivery) -> None:
         """Queue a delivery, as its overflow policy says.
 
@@ -165,42 +155,46 @@ class Cell:
             MailboxFull: it has no room.
             NotDelivered: the agent is stopping.
         """
-        crew = self.crew
-        if crew is None or self.state == "stopping":
-            crew = self.wake()
-        runtime = self.breed.runtime
-        if runtime.draining:
-            runtime.busy.add(crew)
-        try:
-            crew.put(delivery)
-        except trio.WouldBlock:
-            self._overflow(delivery, crew)
+        if not self.offer(delivery):
+            assert self.crew is not None  # noqa: S101 - it is full
+            self.crew.overflowed = True
+            raise self._full()
 
-    async def accept(self, delivery: Delivery, worker: "Worker | None") -> None:
+    async def accept(self, delivery: Delivery, waiter: "Voice | None") -> None:
         """Queue a delivery, waiting for room; an agent that ends meanwhile finishes it all the same.
 
         Raises:
             MailboxFull: the overflow policy is ``fail``.
-            Deadlock: `worker` would wait for ever.
+            Deadlock: `waiter` would wait for ever.
             NotDelivered: the agent is stopping.
         """
-        try:
-            self.accept_nowait(delivery)
-        except MailboxFull:
-            if self.spec.mailbox.overflow != "block":
-                raise
-        else:
+        if self.offer(delivery):
             return
         assert self.crew is not None  # noqa: S101 - it is full
-        if worker is None:
+        if waiter is None:
             await self.crew.put_when_room(delivery)
             return
-        self.runtime.check_wait(worker, self)
-        worker.waits.append(self)
+        if waiter.cell is self and self.state == "halted":
+            msg = f"{self.name} is ending, and nobody makes room in its mailbox before it has: nothing was sent"
+            raise NotDelivered(msg)
+        self.runtime.check_wait(waiter, self)
+        waiter.waits.append(self)
         try:
             await self.crew.put_when_room(delivery)
         finally:
-            worker.waits.remove(self)
+            waiter.waits.remove(self)
+
+    def put_in_lobby(self, delivery: Asked) -> "Callable[[], None]":
+        """Let an ask that found no room wait where its asker does, and return what withdraws it."""
+        crew = self.crew
+        assert crew is not None  # noqa: S101 - it is full
+        crew.set_aside().lobby[delivery] = None
+
+        def withdraw() -> None:
+            crew.leave_lobby(delivery)
+            delivery.cancel()
+
+        return withdraw
 
     def wake(self) -> "Crew":
         """Give the agent a crew.
@@ -216,7 +210,7 @@ class Cell:
         if not self.spec.on_start:
             self.started = True
         elif not self.started:
-            crew.nudge()
+            crew.rouse()
         return crew
 
     def rest(self) -> None:
@@ -235,6 +229,14 @@ class Cell:
         """Make a dead letter of a message."""
         self.runtime.bury(self.name, delivery.message, delivery.sender, reason)
 
+    def turn_away(self, delivery: Delivery) -> None:
+        """Finish a message that the agent ends before."""
+        if delivery.cancelled:
+            self.runtime.withdrawn += not isinstance(delivery, Signal)
+        else:
+            self.bury(delivery, "stopped")
+            delivery.settle(outcome.Error(NotDelivered(f"{self.name} is stopping: nothing was run")))
+
     def own(self) -> Belongings:
         """Return what belongs to the instance."""
         crew = self.crew
@@ -246,8 +248,9 @@ class Cell:
 
     async def open_stream(self, delivery: Delivery, worker: "Worker") -> None:
         """Start a stream and let it have the first turn."""
+        worker.current = None  # what becomes of it is the producer's business now
         belongings, items = self.own(), delivery.reply
-        assert isinstance(items, Items)  # noqa: S101 - a stream is opened by LocalRef.stream alone
+        assert isinstance(items, Sink)  # noqa: S101 - that is how a stream is opened
         if belongings.streams >= MOST_STREAMS:
             self.bury(delivery, "overloaded")
             items.settle(outcome.Error(Overloaded(f"{self.name} has {MOST_STREAMS} open streams: close one")))
@@ -259,18 +262,24 @@ class Cell:
         self.runtime.start_soon(producer.run)
         await turn.give(worker)
 
-    def _overflow(self, delivery: Delivery, crew: "Crew") -> None:
-        mailbox = self.spec.mailbox
-        full = f"the mailbox of {self.name} is full ({mailbox.capacity} messages)"
-        if mailbox.overflow in ("block", "fail"):
-            raise MailboxFull(full)
+    def _overflow(self, delivery: Delivery, crew: "Crew") -> bool:
+        overflow = self.spec.mailbox.overflow
+        if overflow == "block":
+            return False
+        crew.overflowed = True
+        if overflow == "fail":
+            raise self._full()
         dropped = delivery
-        if mailbox.overflow == "drop_oldest":
+        if overflow == "drop_oldest":
             dropped = crew.take()
             crew.put(delivery)
         if not dropped.cancelled:
             self.bury(dropped, "overloaded")
-            dropped.settle(outcome.Error(Overloaded(f"{full}: it was dropped")))
+            dropped.settle(outcome.Error(Overloaded(f"{self._full()}: it was dropped")))
+        return True
+
+    def _full(self) -> MailboxFull:
+        return MailboxFull(f"the mailbox of {self.name} is full ({self.spec.mailbox.capacity} messages)")
 
     # Ends
 
@@ -292,18 +301,17 @@ class Cell:
             return
         for worker in self.crew.workers:
             worker.hurry(patience)
+        self.crew.release_own()
 
     def leave(self) -> None:
         """End the agent by its own wish, once its running handlers have ended."""
+        if self.state == "resting":  # a plain handler runs in its asker's task
+            self.wake()
         if self.state == "running":
             if self.spec.restart == "permanent":
                 self._halt(normal=True)
             else:
                 self.stop(float("inf"))
-
-    def intercepted(self, delivery: Delivery) -> "Awaitable[Any]":
-        """Handle a message through the node's interceptors."""
-        return self.runtime.intercepted(self, delivery)
 
     @property
     def has_children(self) -> bool:
@@ -315,86 +323,50 @@ class Cell:
         if self.state != "stopped":
             await self.relations.ended.wait()
 
-    async def begin(self) -> None:
-        """Start the instance, in the lead."""
-        if self.spec.on_start:
-            await _complete(self.instance.on_start(Context(self)))
-        self.started = True
-        self._set_over()
-
-    async def change(self, crew: "Crew") -> None:
-        """Do in the lead what follows the end of an instance: nothing of it may be left, then go on or end."""
-        await crew.wait_alone()
-        await self._conclude(crew)
-        if self.state == "halted":
-            halt = self.relations.halt
-            assert halt is not None  # noqa: S101 - it is halted
-            halt.reached.set()
-            await halt.resume.wait()
-        if self.state == "running":
-            try:
-                self.instance = self.breed.factory()
-            except Exception as error:  # noqa: BLE001 - fence: the constructor of an agent, which counts as its failure
-                self.failed(error, None)
-        else:
-            self.end()
-        crew.announce()
-
-    async def _conclude(self, crew: "Crew") -> None:
-        """Stop the children, run ``on_stop``, end what belongs to the instance: within the node's grace."""
-
-        def failed(error: Exception) -> None:
-            _log.error("on_stop failed", agent=self.name, exc_info=error)
-
-        with trio.move_on_at(self.runtime.patience()) as scope:
-            await self._stop_children()
-            if crew.belongings is not None:
-                await crew.belongings.clear()
-            if self.started and self.spec.on_stop:
-                # Fence: a hook of an instance that is ending anyway.
-                with fence(failed):
-                    await _complete(self.instance.on_stop(Context(self)))
-        if scope.cancelled_caught:
-            _log.error("on_stop was cut off", agent=self.name, after=self.runtime.grace)
-        if crew.belongings is not None:
-            crew.belongings.cancel()
-        self.started = False
-        crew.belongings = None
-
-    async def _stop_children(self) -> None:
-        while self.has_children:
-            child = next(reversed(self.relations.children))
-            child.stop(self.runtime.grace)
-            await child.wait_stopped()
-
     def end(self) -> None:
         """Be gone: empty the mailbox, tell all who wait, give the name back. Never waits."""
         self.state = "stopped"
         crew, relations = self.crew, self._relations
         if crew is not None:
-            waiting = crew.empty()
-            if crew.belongings is not None:
-                waiting = [*crew.belongings.stash, *waiting]
-            for delivery in waiting:
-                if not delivery.cancelled:
-                    self.bury(delivery, "stopped")
-                    delivery.settle(outcome.Error(NotDelivered(f"{self.name} is stopping: nothing was run")))
+            if crew.belongings is not None:  # the node was cancelled: a stream that waits for its turn gets none
+                crew.belongings.cancel()
+            for delivery in crew.empty():
+                self.turn_away(delivery)
             self.runtime.let_go(crew)
             crew.dismiss()
         self.runtime.forget(self)
         if relations is not None:
-            self._set_over()
+            self.set_over()
             if relations.halt is not None:
                 relations.halt.reached.set()
             relations.ended.set()
             for watcher, ref in list(relations.watchers.items()):
-                watcher.told_down(self, Down(ref, relations.fate))
+                watches.tell(watcher, self, Down(ref, relations.fate))
+            for outsider in list(relations.outsiders):
+                outsider.tell(relations.fate)
             self.runtime.topics.forget(self, relations.topics)
+
+    # Watches
+
+    def watch(self, ref: AgentRef[Any]) -> None:
+        """Send this agent a `Down` when another one ends; see `watches`."""
+        watches.watch(self, ref)
+
+    def unwatch(self, ref: AgentRef[Any]) -> None:
+        """End a watch."""
+        watches.unwatch(self, ref)
+
+    def forget_watch(self, cell: "Cell") -> None:
+        """End the watch of an agent of this node."""
+        watches.forget(self, cell)
 
     # Failures
 
-    def failed(self, error: Exception, delivery: Delivery | None) -> None:
-        """Count a failure of the instance, tell the asker, and leave what follows to the supervisor."""
+    def failed(self, error: Exception, delivery: Delivery | None, *, ended: bool = False) -> None:
+        """Count a failure of the instance, tell the asker, and leave what follows to the supervisor.
+
+        Of an instance that has `ended` already nothing follows: another may have taken its place.
+        """
         relations = self.relations
         relations.failures += 1
         fields: dict[str, object] = {}
@@ -406,7 +378,9 @@ class Cell:
         if relations.failures & (relations.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
             shown = error.with_traceback(_own_frames(error.__traceback__))
             _log.error("agent failed", agent=self.name, **fields, failures=relations.failures, exc_info=shown)
-        self.runtime.failed(self)
+        self.runtime.failed(self, error, None if delivery is None else delivery.message)
+        if ended:
+            return
         if self.state == "resting":  # a plain handler failed in its asker's task
             self.wake()
         if self.state == "running":
@@ -427,6 +401,13 @@ class Cell:
             error = OutcomeUnknown(f"{self.name} was stopped while it handled {name}: it may have had effects")
         delivery.settle(outcome.Error(error))
 
+    def hold(self) -> None:
+        """Keep an agent that was spawned just now from starting until it is resumed."""
+        crew = self.wake()
+        self.started = False
+        self._begin_halt(normal=True, fresh=True)
+        crew.rouse()
+
     def pause(self) -> Halt:
         """End the instance for a restart by the supervisor, and return how far that is."""
         if self.state == "resting":
@@ -443,10 +424,18 @@ class Cell:
         """Have a new instance go on, and return what tells that it has started, or failed to."""
         halt = self.relations.halt
         assert halt is not None  # noqa: S101 - it is halted
-        self.relations.restarts += 1
+        self.relations.restarts += not halt.fresh
         self.state = "running"
+        if self.runtime.draining and self.crew is not None:
+            self.runtime.busy.add(self.crew)
         halt.resume.set()
         return halt.over
+
+    @property
+    def paused(self) -> bool:
+        """Whether it waits for its supervisor, with nothing of the old instance left."""
+        halt = None if self._relations is None else self._relations.halt
+        return self.state == "halted" and halt is not None and halt.reached.is_set()
 
     @property
     def failed_last(self) -> bool:
@@ -460,76 +449,25 @@ class Cell:
         if normal:
             for worker in self.crew.workers:
                 worker.hurry(float("inf"))
+            self.crew.release_own()
         else:
             self.crew.interrupt()
         self.runtime.supervisor_of(self).ended(self)
 
-    def _begin_halt(self, *, normal: bool) -> None:
-        self._set_over()
+    def _begin_halt(self, *, normal: bool, fresh: bool = False) -> None:
+        self.set_over()
         self.state = "halted"
-        self.relations.halt = Halt(normal)
+        self.relations.halt = Halt(normal, fresh)
 
     def _resume(self) -> None:
         halt = self.relations.halt
         assert halt is not None  # noqa: S101 - it is halted
         halt.resume.set()
 
-    def _set_over(self) -> None:
+    def set_over(self) -> None:
+        """Tell its supervisor, if that waits, that the instance has started or never will."""
         if self._relations is not None and self._relations.halt is not None:
             self._relations.halt.over.set()
-
-    # Watches
-
-    def watch(self, ref: AgentRef[Any]) -> None:
-        """Send this agent a `Down` when another one ends."""
-        if not isinstance(ref, LocalRef) or ref.runtime is not self.runtime:
-            msg = f"{self.name} watches {ref.address}: agents of other nodes cannot be watched yet"
-            raise UsageError(msg)
-        watching = self.own().watching
-        found = ref.find_any()
-        cell = found.living() if isinstance(found, PoolCell) else found
-        if cell is None:
-            self._send_down(Down(ref, "unknown agent"))
-            return
-        if len(watching) >= MOST_BELONGINGS:
-            msg = f"{self.name} has {len(watching):,} watches: an agent has at most that many"
-            raise Overloaded(msg)
-        watching[cell] = cell.relations.watchers[self] = ref
-
-    def unwatch_ref(self, ref: AgentRef[Any]) -> None:
-        """End the watch of an agent by its ref."""
-        crew = self.crew
-        if crew is None or crew.belongings is None:
-            return
-        for cell, watched in list(crew.belongings.watching.items()):
-            if watched == ref:
-                self.unwatch(cell)
-        if crew.aside is not None:
-            for signal in crew.aside.urgent:
-                if isinstance(signal.message, Down) and signal.message.ref == ref:
-                    signal.cancelled = True
-
-    def unwatch(self, cell: "Cell") -> None:
-        """End the watch of an agent."""
-        if self.crew is not None and self.crew.belongings is not None:
-            self.crew.belongings.watching.pop(cell, None)
-        cell.relations.watchers.pop(self, None)
-
-    def told_down(self, cell: "Cell", down: Down) -> None:
-        """Be told that a watched agent has ended."""
-        watching = self.crew.belongings.watching if self.crew is not None and self.crew.belongings is not None else None
-        self.unwatch(cell)
-        found = self.runtime.find(down.ref.name)
-        if watching is not None and isinstance(found, PoolCell) and found.state != "stopped":
-            living = found.living()
-            watching[living] = living.relations.watchers[self] = down.ref
-        else:
-            self._send_down(down)
-
-    def _send_down(self, down: Down) -> None:
-        handler = self.spec.handler_of(Down)
-        if handler is not None and self.crew is not None and self.state in ("running", "halted"):
-            self.crew.put_urgent(Signal(down, handler))
 
 
 def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
@@ -537,10 +475,4 @@ def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
     own = traceback
     while own is not None and own.tb_frame.f_globals.get("__name__", "").startswith("autonomy_trio."):
         own = own.tb_next
-    return own or traceback
-
-
-async def _complete(result: object) -> None:
-    """Await what a hook returned if it is ``async def``."""
-    if inspect.iscoroutine(result):
-        await result
+    return own

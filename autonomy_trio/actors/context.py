@@ -1,7 +1,7 @@
 """What a handler or hook learns about the call it is in, and what it can do for its agent."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Never, TypeVar, final, overload
+from typing import TYPE_CHECKING, Any, Never, TypeVar, TypeVarTuple, final, overload
 
 import attrs
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from autonomy_trio.actors.supervision import Pool
 
 A = TypeVar("A")
+Ts = TypeVarTuple("Ts")
 
 
 @final
@@ -64,20 +65,29 @@ class Context:
 
         Raises:
             NameTaken, DeclarationError, PolicyError: as `Node.spawn`.
-            NotDelivered: the agent or its node is stopping.
+            NotDelivered: the agent or its node is stopping, or the agent is about to be restarted.
         """
         return self._cell.runtime.spawn(factory, name, self._cell)
 
-    def ref(self, target: str, agent: Callable[..., A] | None = None) -> AgentRef[A]:
+    @overload
+    def ref(self, target: str, agent: None = None) -> AgentRef[Any]: ...
+
+    @overload
+    def ref(self, target: str, agent: Callable[..., A]) -> AgentRef[A]: ...
+
+    def ref(self, target: str, agent: Callable[..., Any] | None = None) -> AgentRef[Any]:
         """Return a ref to an agent by its name or address, as `Node.ref` does."""
-        del agent
-        return self._cell.runtime.resolve(target)
+        return self._cell.runtime.resolve(target, agent)
 
     def watch(self, ref: AgentRef[Any]) -> None:
         """Have a `Down` message sent to this agent once the other one has ended for good, at once if it is not there.
 
+        One on another node is watched by what its policy lets this node send it: where that is nothing, it is an
+        ``unknown agent``. Losing its node is an end too, ``node lost``, at once where the node says that it leaves,
+        else within 30 s.
+
         Raises:
-            UsageError: this agent has no handler for `Down`, or the other one is on another node.
+            UsageError: this agent has no handler for `Down`.
             Overloaded: it has 1,024 watches.
         """
         if self._cell.spec.handler_of(Down) is None:
@@ -87,7 +97,7 @@ class Context:
 
     def unwatch(self, ref: AgentRef[Any]) -> None:
         """End a watch; no `Down` comes any more, not even one that was under way."""
-        self._cell.unwatch_ref(ref)
+        self._cell.unwatch(ref)
 
     def after(self, seconds: float, message: object) -> "Timer":
         """Send this agent a message, once, in so many seconds; it waits behind no other message.
@@ -139,7 +149,8 @@ class Context:
 
         Raises:
             MailboxFull: as many messages as the mailbox holds are in the stash.
-            UsageError: there is no message, as in a hook, or it opens a stream.
+            UsageError: there is no message, as in a hook, or it opens a stream; or it is not the one that is handled
+                now, as with a context that was kept.
         """
         delivery = self._delivery
         if delivery is None or delivery.handler.kind == "stream":
@@ -152,7 +163,7 @@ class Context:
         """Put what was stashed in front of the mailbox, in its order."""
         self._cell.own().unstash()
 
-    def start_soon(self, function: Callable[..., Awaitable[object]], *args: object) -> None:
+    def start_soon(self, function: Callable[[*Ts], Awaitable[object]], *args: *Ts) -> None:
         """Run ``function(*args)`` beside the handlers; it is cancelled when the agent ends or is restarted.
 
         It does not take turns with the handlers: it shares their state at each checkpoint. If it raises, the agent

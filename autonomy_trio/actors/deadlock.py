@@ -6,10 +6,10 @@ from autonomy_trio.errors import Deadlock
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Worker
+    from autonomy_trio.actors.crew import Voice
 
 
-def check_wait(worker: "Worker", target: "Cell") -> None:
+def check_wait(waiter: "Voice", target: "Cell") -> None:
     """Refuse a wait of a worker for an agent that could never end.
 
     A wait can end if some worker of the agent it is for is free, or waits only for agents whose waits can end.
@@ -17,7 +17,7 @@ def check_wait(worker: "Worker", target: "Cell") -> None:
     Raises:
         Deadlock: it could not; the text names the agents in the order in which they wait.
     """
-    worker.waits.append(target)
+    waiter.waits.append(target)
     try:
         if _is_free(target):
             return
@@ -26,9 +26,9 @@ def check_wait(worker: "Worker", target: "Cell") -> None:
         while more := [cell for cell in reached if cell not in able and _goes_on(cell, able)]:
             able.update(more)
     finally:
-        worker.waits.remove(target)
+        waiter.waits.remove(target)
     if target not in able:
-        names = " → ".join([worker.cell.name, *_cycle(target, worker.cell)])
+        names = " → ".join([waiter.cell.name, *_cycle(target, waiter.cell)])
         msg = f"waiting would never end: each waits for the next, {names}"
         raise Deadlock(msg)
 

@@ -8,14 +8,21 @@ from typing import Any, Final, TypeVar, Union, cast, dataclass_transform, get_ar
 
 import attrs
 
+from autonomy_trio.actors.context import Context
+from autonomy_trio.actors.refs import Down
+from autonomy_trio.actors.signatures import OnMessage, OnRequest, OnStream
 from autonomy_trio.actors.spec import SPEC, Handler, Kind, Mailbox, Restart, Spec
 from autonomy_trio.errors import DeclarationError, PolicyError, ReplyError
-from autonomy_trio.messages import is_message_class, item_type, reply_type
+from autonomy_trio.messages import Request, Stream, check_sendable, is_message_class, item_type, reply_type
 from autonomy_trio.trust.allow import check_allow
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
+M = TypeVar("M")
+RequestT = TypeVar("RequestT", bound=Request[Any])
+StreamT = TypeVar("StreamT", bound=Stream[Any])
 
+Raises = type[ReplyError] | tuple[type[ReplyError], ...]
 _MARK: Final = "__autonomy_on__"
 
 
@@ -26,9 +33,22 @@ class _Mark:
     raises: tuple[type[Exception], ...]
 
 
-def on(
-    message: type, *, allow: str | None = None, raises: type[ReplyError] | tuple[type[ReplyError], ...] = ()
-) -> Callable[[F], F]:
+@overload
+def on(message: type[RequestT], *, allow: str | None = ..., raises: Raises = ...) -> OnRequest[RequestT]: ...
+
+
+# A stream that is known as a plain object only is checked as one: the overlap does no harm.
+@overload
+def on(  # type: ignore[overload-overlap] # pyright: ignore[reportOverlappingOverload]
+    message: type[StreamT], *, allow: str | None = ..., raises: Raises = ...
+) -> OnStream[StreamT]: ...
+
+
+@overload
+def on(message: type[M], *, allow: str | None = ..., raises: Raises = ...) -> OnMessage[M]: ...
+
+
+def on(message: type, *, allow: str | None = None, raises: Raises = ()) -> Callable[[F], F]:
     """Mark a method as the handler of `message` and of its subclasses.
 
     The method is ``(self, message)`` or ``(self, message, context)``. What it returns is the reply. An ``async def``
@@ -38,7 +58,8 @@ def on(
     Args:
         message: a frozen attrs class; a ``Request[R]`` where the method's reply is an R.
         allow: a Cedar condition on who may send it from another node, say ``principal.team == "payments"``.
-            Without one, nobody on another node can reach this handler. Inside the process no condition applies.
+            Without one, nobody on another node can reach this handler. Inside the process no condition applies, so a
+            handler of `Down`, which no other node sends, takes none.
         raises: the protocol errors that the method answers with by raising them; they fail nobody.
 
     Raises:
@@ -64,12 +85,17 @@ def agent(cls: type[T], /) -> type[T]: ...
 
 @overload
 def agent(
-    *, mailbox: Mailbox = ..., restart: Restart = ..., concurrency: int = ..., idle_after: float = ...
+    *,
+    mailbox: Mailbox = ...,
+    restart: Restart = ...,
+    concurrency: int = ...,
+    idle_after: float = ...,
+    inherit: bool = ...,
 ) -> Callable[[type[T]], type[T]]: ...
 
 
 @dataclass_transform(field_specifiers=(attrs.field,))
-def agent(
+def agent(  # noqa: PLR0913 - each has a default that is right for most
     cls: type[T] | None = None,
     /,
     *,
@@ -77,6 +103,7 @@ def agent(
     restart: Restart = "transient",
     concurrency: int = 1,
     idle_after: float = 60.0,
+    inherit: bool = True,
 ) -> type[T] | Callable[[type[T]], type[T]]:
     """Turn a class into an agent: its annotated attributes become its state, its `@on` methods its handlers.
 
@@ -90,6 +117,8 @@ def agent(
         concurrency: how many messages it handles at a time, each in a worker of its own.
         idle_after: seconds without work after which it gives back its task and keeps its state, until the next message
             wakes it; when very many agents are awake, sooner. ``math.inf`` for never.
+        inherit: whether it speaks with the proven attributes of its node besides its own; False for one whose words
+            come from elsewhere, a model or a bridge.
 
     Raises:
         DeclarationError: the class cannot work as an agent; one sentence names class, handler and mend.
@@ -100,10 +129,13 @@ def agent(
         if restart not in get_args(Restart):
             msg = f"{plain.__name__}: restart={restart!r} is none of {', '.join(get_args(Restart))}"
             raise DeclarationError(msg)
+        if not isinstance(cast("object", mailbox), Mailbox | None):
+            msg = f"{plain.__name__}: mailbox={mailbox!r} is no Mailbox: write mailbox=Mailbox(64)"
+            raise DeclarationError(msg)
         if type(concurrency) is not int or concurrency < 1:
             msg = f"{plain.__name__}: concurrency={concurrency!r}: an agent has at least 1 worker"
             raise DeclarationError(msg)
-        if not idle_after >= 0:
+        if not (isinstance(cast("object", idle_after), int | float) and idle_after >= 0):
             msg = f"{plain.__name__}: idle_after={idle_after!r}: give seconds, 0 or more"
             raise DeclarationError(msg)
         handlers = _handlers_of(plain)
@@ -117,8 +149,10 @@ def agent(
             restart=restart,
             concurrency=concurrency,
             idle_after=idle_after,
+            inherit=inherit,
             on_start=on_start,
             on_stop=on_stop,
+            description=" ".join((vars(plain).get("__doc__") or "").strip().partition("\n\n")[0].split()),
         )
         setattr(defined, SPEC, spec)
         return defined
@@ -167,11 +201,10 @@ def _handler(cls: type, method: str, mark: _Mark) -> Handler:
     _check_annotations(place, function, parameters, message)
     _check_raises(place, mark.raises)
     if mark.allow is not None:
-        try:
-            check_allow(mark.allow, message)
-        except PolicyError as error:
-            msg = f"{place}: {error}"
-            raise PolicyError(msg) from None
+        _check_policy(place, mark.allow, message)
+        _check_sendable(place, message)
+        for each in mark.raises:
+            _check_sendable(place, each)
     return Handler(
         message=message,
         method=method,
@@ -180,7 +213,7 @@ def _handler(cls: type, method: str, mark: _Mark) -> Handler:
         function=function,
         kind=kind,
         takes_context=len(parameters) == _WITH_CONTEXT,
-        reply=_classes(item_type(message) if kind == "stream" else reply_type(message)),
+        reply=classes_of(item_type(message) if kind == "stream" else reply_type(message)),
     )
 
 
@@ -198,6 +231,26 @@ def _kind(place: str, function: FunctionType, message: type) -> Kind:
     return "async" if inspect.iscoroutinefunction(inner) else "plain"
 
 
+def _check_policy(place: str, allow: str, message: type) -> None:
+    if Down in message.__mro__:
+        sent = f"no other node sends a {message.__name__}"
+        msg = f"{place}: allow={allow!r} can never matter, since {sent}: leave it out"
+        raise DeclarationError(msg)
+    try:
+        check_allow(allow, message)
+    except PolicyError as error:
+        msg = f"{place}: {error}"
+        raise PolicyError(msg) from None
+
+
+def _check_sendable(place: str, message: type) -> None:
+    """Refuse what other nodes may send by the ``allow=``, and then nobody could read, or the asker not its reply."""
+    try:
+        check_sendable(message)
+    except DeclarationError as error:
+        raise DeclarationError(f"{place}: {error}") from None
+
+
 def _check_raises(place: str, raises: "tuple[Any, ...]") -> None:
     for each in raises:
         if not (isinstance(each, type) and issubclass(each, ReplyError) and is_message_class(each)):
@@ -207,16 +260,16 @@ def _check_raises(place: str, raises: "tuple[Any, ...]") -> None:
             raise DeclarationError(msg)
 
 
-def _classes(expected: object) -> tuple[type, ...] | None:
+def classes_of(expected: object) -> tuple[type, ...] | None:
     """Return the classes that a value of a type is an instance of; None where its class says nothing."""
     if expected is float:
         return float, int  # as annotations read it
     if get_origin(expected) in (Union, UnionType):
-        each = [_classes(choice) for choice in get_args(expected)]
+        each = [classes_of(choice) for choice in get_args(expected)]
         known = [classes for classes in each if classes is not None]
         return sum(known, ()) if len(known) == len(each) else None
     cls = get_origin(expected) or expected
-    return (cls,) if isinstance(cls, type) and cls is not Any else None
+    return (cls,) if isinstance(cls, type) and cls not in (Any, object) else None
 
 
 _UNKNOWN: Final = inspect.Parameter.empty
@@ -257,6 +310,8 @@ def _check_annotations(place: str, function: FunctionType, parameters: list[str]
     if isinstance(found, type) and found not in (Any, _UNKNOWN) and not issubclass(message, found):
         msg = f"{place} is marked @on({message.__name__}) but annotates its message as {found.__name__}: let them agree"
         raise DeclarationError(msg)
+    if len(parameters) == _WITH_CONTEXT:
+        _check_context(place, _annotation(function, parameters[2]))
     returned = _annotation(function, "return")
     if returned is _UNKNOWN:
         return
@@ -270,6 +325,15 @@ def _check_annotations(place: str, function: FunctionType, parameters: list[str]
     if (NoneType if returned is None else returned) != expected:
         wanted = _name(expected)
         msg = f"{place} answers {message.__name__}, a Request[{wanted}]: annotate it '-> {wanted}' and return one"
+        raise DeclarationError(msg)
+
+
+def _check_context(place: str, found: object) -> None:
+    """Refuse a class that no `Context` is an instance of; whether it fits a protocol is for type checkers."""
+    if not isinstance(found, type) or found in (Any, _UNKNOWN) or getattr(found, "_is_protocol", False):
+        return
+    if found not in Context.__mro__:
+        msg = f"{place} annotates its context as {_name(found)}: annotate it as Context"
         raise DeclarationError(msg)
 
 

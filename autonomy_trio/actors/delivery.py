@@ -33,30 +33,33 @@ OUTSIDE: Final = Sender(id="node", node="")
 
 
 class Reply(Protocol):
-    """Where the answer to an ask goes; settled once, later settlements are ignored."""
+    """Where the answer to an ask goes: the first one counts, later ones are ignored."""
+
+    def answer(self, value: object) -> None:
+        """Hand over the reply."""
+        ...
 
     def settle(self, result: outcome.Outcome[Any]) -> None:
         """Hand over the reply, or the error the asker is to get."""
         ...
 
 
-@attrs.define(eq=False, repr=False, weakref_slot=False)
+@attrs.define(eq=False, repr=False, weakref_slot=False, auto_attribs=False)
 class Delivery:
-    """A message in a mailbox or in a handler."""
+    """A message in a mailbox or in a handler, which nobody waits for: a `tell`.
 
-    message: object
-    handler: "Handler"
-    source: "Cell | Sender | None" = None
+    What only an ask has are constants of the class here, since a `tell` is made a million times.
+    """
+
+    message: object = attrs.field()
+    handler: "Handler" = attrs.field()
+    source: "Cell | Sender | None" = attrs.field()
     """The agent of this node that sent it, what another node has proven, or None for code in no agent."""
-    reply: Reply | None = None
+
+    reply: "Reply | None" = None
     deadline: float = float("inf")
-    """On trio's clock: until then an answer is wanted."""
     limited: bool = False
-    """Whether it must be ended here at its deadline, since its asker is elsewhere."""
     cancelled: bool = False
-    """Whether the asker has gone; a queued one is a tombstone then, which frees its slot when it is reached."""
-    worker: "Worker | None" = None
-    """Who is handling it."""
 
     @property
     def sender(self) -> Sender:
@@ -66,16 +69,32 @@ class Delivery:
             return OUTSIDE
         return source if isinstance(source, Sender) else Sender(source.name, "")
 
-    def cancel(self) -> None:
-        """Withdraw the message: never handled if still queued, its handler cancelled if running."""
-        self.cancelled = True
-        if self.worker is not None:
-            self.worker.cancel_handler()
-
     def settle(self, result: outcome.Outcome[Any]) -> None:
         """Answer the asker, if there is one."""
         if self.reply is not None:
             self.reply.settle(result)
+
+
+@final
+@attrs.define(eq=False, repr=False, weakref_slot=False)
+class Asked(Delivery):
+    """A message whose sender waits for the answer."""
+
+    reply: Reply | None = attrs.field()
+    deadline: float = float("inf")
+    """On trio's clock: until then an answer is wanted. Known where the handler may look at it, or it holds here."""
+    limited: bool = False
+    """Whether it must be ended here at its deadline, since its asker is elsewhere."""
+    cancelled: bool = False
+    """Whether the asker has gone; a queued one is a tombstone then, which frees its slot when it is reached."""
+    worker: "Worker | None" = None
+    """Who has taken it."""
+
+    def cancel(self) -> None:
+        """Withdraw the message: never handled if still queued, its handler cancelled if running."""
+        self.cancelled = True
+        if self.worker is not None and self.worker.current is self:
+            self.worker.cancel_handler()
 
 
 def _nothing() -> None:
@@ -89,6 +108,8 @@ class Signal(Delivery):
 
     taken: Callable[[], None] = _nothing
     """Called when a worker takes it."""
+    cancelled: bool = False
+    """Whether it is not wanted any more."""
 
 
 @final
@@ -96,38 +117,66 @@ class Signal(Delivery):
 class PendingReply:
     """An asker's end of a reply, for one task: no channel, no event, one reschedule."""
 
+    _settled: bool = False
+    _value: object = None
+    _error: BaseException | None = None
+    _limit_passed: bool = False
     _task: trio.lowlevel.Task | None = None
-    _result: outcome.Outcome[Any] | None = None
+    _withdraw: Callable[[], None] = _nothing
+
+    def answer(self, value: object) -> None:
+        """Wake the asker with the reply; the first answer counts."""
+        if not self._settled:
+            self._settled = True
+            self._value = value
+            self._wake()
 
     def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Wake the asker with the result; the first one counts."""
-        if self._result is None:
-            self._result = result
-            if self._task is not None:
-                trio.lowlevel.reschedule(self._task, result)
-                self._task = None
+        """Wake the asker with the reply or an error; the first answer counts."""
+        if not isinstance(result, outcome.Error):
+            self.answer(result.unwrap())
+        elif not self._settled:
+            self._settled = True
+            self._error = result.error
+            self._wake()
+
+    def limit_passed(self) -> None:
+        """Have an asker that has no deadline of its own give up."""
+        self._limit_passed = True
+        self._wake()
 
     def error(self) -> Exception:
         """Return the error it was settled with."""
-        assert isinstance(self._result, outcome.Error)  # noqa: S101 - a failure settles with one
-        return cast("Exception", self._result.error)
+        return cast("Exception", self._error)
 
     async def wait(self, withdraw: Callable[[], None]) -> Any:  # noqa: ANN401 - the reply's type is the request's
-        """Wait for the result; on cancellation call `withdraw`."""
-        if self._result is not None:
+        """Wait for the result; on cancellation, or past the limit, call `withdraw`."""
+        if self._settled:
             await trio.lowlevel.checkpoint()
-            return self._result.unwrap()
-        self._task = trio.lowlevel.current_task()
-
-        def abort(_: object) -> trio.lowlevel.Abort:
-            self._task = None
-            withdraw()
-            return trio.lowlevel.Abort.SUCCEEDED
-
+        self._withdraw = withdraw
+        while not self._settled:
+            if self._limit_passed and trio.current_effective_deadline() == float("inf"):
+                withdraw()
+                raise trio.TooSlowError
+            self._task = trio.lowlevel.current_task()
+            await trio.lowlevel.wait_task_rescheduled(self._abort)
+        if self._error is None:
+            return self._value
+        if isinstance(self._error, trio.TooSlowError):
+            # The handler's side saw the deadline first: an asker in `move_on_after` is cancelled here, not surprised.
+            await trio.lowlevel.checkpoint()
+        error, self._error = self._error, None
         try:
-            return await trio.lowlevel.wait_task_rescheduled(abort)
-        except trio.TooSlowError as error:
-            late = error
-        # The handler's side saw the deadline first: an asker in `move_on_after` is cancelled here, not surprised.
-        await trio.lowlevel.checkpoint()
-        raise late
+            raise error
+        finally:
+            del error  # it holds this frame
+
+    def _wake(self) -> None:
+        if self._task is not None:
+            task, self._task = self._task, None
+            trio.lowlevel.reschedule(task)
+
+    def _abort(self, _: object, /) -> trio.lowlevel.Abort:
+        self._task = None
+        self._withdraw()
+        return trio.lowlevel.Abort.SUCCEEDED

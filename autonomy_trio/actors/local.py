@@ -1,22 +1,24 @@
 """The ref to an agent of this process: straight into its mailbox."""
 
-from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from types import CoroutineType
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import attrs
 import trio
 
+from autonomy_trio.actors.context import Context
 from autonomy_trio.actors.crew import speaker
-from autonomy_trio.actors.delivery import OUTSIDE, Delivery, PendingReply, Sender
+from autonomy_trio.actors.delivery import OUTSIDE, Asked, Delivery, PendingReply, Sender
 from autonomy_trio.actors.refs import AgentRef
-from autonomy_trio.actors.spec import Handler
+from autonomy_trio.actors.spec import Handler, Stashed
 from autonomy_trio.actors.streams import Items
-from autonomy_trio.errors import DeliveryError, MailboxFull, NotDelivered, NotHandled
+from autonomy_trio.errors import DeliveryError, NotDelivered, NotHandled
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Worker
+    from autonomy_trio.actors.crew import Voice
     from autonomy_trio.actors.dead_letters import Reason
     from autonomy_trio.actors.pools import PoolCell
     from autonomy_trio.actors.runtime import Runtime
@@ -54,27 +56,24 @@ class LocalRef(AgentRef[Any]):
     def __hash__(self) -> int:
         return hash(self._name)
 
-    async def tell(self, message: object) -> None:
+    async def tell(self, message: object, *, durable: bool = False) -> None:  # noqa: ARG002 - nothing is lost here
         """Queue a message, waiting for room; see `AgentRef.tell`."""
         runtime = self.runtime
-        runtime.sends += 1
-        if not runtime.sends % SENDS_PER_CHECKPOINT:
+        sends = runtime.sends = runtime.sends + 1
+        if not sends % SENDS_PER_CHECKPOINT:
             await trio.lowlevel.checkpoint()
         speaking = speaker.get()
+        cell = self._found
         try:
-            cell, handler = self._recipient(message, speaking)
-        except (NotHandled, NotDelivered) as error:
-            self._bury(message, speaking, error)
-            return
-        source = None if speaking is None or speaking.cell.breed.runtime is not runtime else speaking.cell
-        try:
-            cell = cell.chosen()
+            if cell is None or cell.state == "stopped" or runtime.draining:
+                cell, handler = self._recipient(message, speaking)
+            else:
+                handler = cell.breed.spec.told.get(type(message)) or self._recipient(message, speaking)[1]
+            source = None if speaking is None or speaking.cell.breed.runtime is not runtime else speaking.cell
             delivery = Delivery(message, handler, source)
-            try:
-                cell.accept_nowait(delivery)
-            except MailboxFull:
+            if not cell.offer(delivery):
                 await cell.accept(delivery, _waiter(speaking))
-        except NotDelivered as error:
+        except (NotHandled, NotDelivered) as error:
             self._bury(message, speaking, error)
 
     def tell_nowait(self, message: object) -> None:
@@ -82,39 +81,45 @@ class LocalRef(AgentRef[Any]):
         speaking = speaker.get()
         try:
             cell, handler = self._recipient(message, speaking)
-            cell.chosen().accept_nowait(Delivery(message, handler, self._source(speaking)))
+            cell.accept_nowait(Delivery(message, handler, self._source(speaking)))
         except (NotHandled, NotDelivered) as error:
             self._bury(message, speaking, error)
 
     async def ask(self, message: "Request[R]") -> R:
         """Queue a request and wait for its reply; see `AgentRef.ask`."""
         runtime, speaking = self.runtime, speaker.get()
-        cell, handler = self._recipient(message, speaking)
-        cell = cell.chosen()
-        if handler.kind == "plain" and not handler.takes_context and cell.is_free():
+        found, handler = self._recipient(message, speaking)
+        cell = found.chosen()
+        here = handler.kind == "plain" and cell.is_free()
+        if here:
             runtime.sends += 1
-            if runtime.sends % SENDS_PER_CHECKPOINT:
+            if not runtime.sends % SENDS_PER_CHECKPOINT:
+                here = False
+                await trio.lowlevel.checkpoint()
+            elif not handler.takes_context:
                 return cast("R", self._run_here(cell, handler, message, speaking))
-            await trio.lowlevel.checkpoint()
-        elif handler.kind == "stream":
-            raise NotHandled(f"{type(message).__name__} is a Stream: open it with 'async with ref.stream(…)'")
         reply = PendingReply()
-        delivery = Delivery(message, handler, self._source(speaking), reply, trio.current_effective_deadline())
-        limited = delivery.deadline == float("inf")
-        if limited:
-            runtime.keeper.add_ask(delivery)
+        delivery = Asked(message, handler, self._source(speaking), reply)
+        keeper = runtime.keeper
+        limit = keeper.add_ask(reply)
+        if handler.takes_context or runtime.interceptors:
+            deadline = trio.current_effective_deadline()
+            delivery.deadline = limit if deadline == float("inf") else deadline
         waiter = _waiter(speaking)
         try:
-            try:
-                cell.accept_nowait(delivery)
-            except MailboxFull:
-                await cell.accept(delivery, waiter)
+            if here:
+                runtime.here = delivery
+                try:
+                    with suppress(Stashed):
+                        return cast("R", self._run_here(cell, handler, message, speaking, Context(cell, delivery)))
+                finally:
+                    runtime.here = None
+            withdraw = delivery.cancel if here or cell.offer(delivery) else cell.put_in_lobby(delivery)
             if waiter is None:
-                return cast("R", await reply.wait(delivery.cancel))
-            return cast("R", await self._wait_as(waiter, cell, delivery, reply))
+                return cast("R", await reply.wait(withdraw))
+            return cast("R", await self._wait_as(waiter, cell, reply, withdraw))
         finally:
-            if limited:
-                runtime.keeper.asks.pop(delivery, None)
+            keeper.asks.pop(reply, None)
 
     def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
         """Open a stream of replies; see `AgentRef.stream`."""
@@ -123,12 +128,10 @@ class LocalRef(AgentRef[Any]):
     @asynccontextmanager
     async def _open(self, message: "Stream[T]") -> AsyncGenerator[AsyncIterator[T]]:
         speaking = speaker.get()
-        cell, handler = self._recipient(message, speaking)
-        if handler.kind != "stream":
-            raise NotHandled(f"{type(message).__name__} is no Stream: ask or tell it")
+        cell, handler = self._recipient(message, speaking, stream=True)
         items = Items()
-        delivery = Delivery(message, handler, self._source(speaking), items)
-        await cell.chosen().accept(delivery, _waiter(speaking))
+        delivery = Asked(message, handler, self._source(speaking), items)
+        await cell.accept(delivery, _waiter(speaking))
         try:
             yield items
         finally:
@@ -155,7 +158,9 @@ class LocalRef(AgentRef[Any]):
             cell = self._found = self.runtime.find(self._name)
         return cell
 
-    def _recipient(self, message: object, speaking: "Worker | Cell | None") -> "tuple[Cell | PoolCell, Handler]":
+    def _recipient(
+        self, message: object, speaking: "Voice | Cell | None", *, stream: bool = False
+    ) -> "tuple[Cell | PoolCell, Handler]":
         if self.runtime.draining and self._source(speaking) is None:
             msg = "the node is stopping: nothing was sent"
             raise NotDelivered(msg)
@@ -165,29 +170,44 @@ class LocalRef(AgentRef[Any]):
             if cell is None:
                 msg = f"no agent is called {self._name!r} on this node"
                 raise NotDelivered(msg)
-        spec = cell.spec
-        handler = spec.found.get(type(message)) or spec.handler_of(type(message))
+        handler = cell.breed.spec.handler_of(type(message))
         if handler is None:
             raise cell.not_handled(message)
+        if (handler.kind == "stream") is not stream:
+            raise not_so(message, handler)
         return cell, handler
 
-    def _source(self, speaking: "Worker | Cell | None") -> "Cell | None":
+    def _source(self, speaking: "Voice | Cell | None") -> "Cell | None":
         """Return the agent that sends, if it is one of this node."""
         if speaking is None:
             return None
         cell = speaking.cell
         return cell if cell.breed.runtime is self.runtime else None
 
-    def _run_here(self, cell: "Cell", handler: Handler, message: object, speaking: "Worker | Cell | None") -> Any:  # noqa: ANN401
-        """Run a plain handler of an idle agent in the asker's task."""
+    def _run_here(
+        self,
+        cell: "Cell",
+        handler: Handler,
+        message: object,
+        speaking: "Voice | Cell | None",
+        context: Context | None = None,
+    ) -> Any:  # noqa: ANN401
+        """Run a plain handler of an idle agent in the asker's task.
+
+        Raises:
+            Stashed: it has put its message into the stash.
+        """
         cell.started = True
         token = speaker.set(cell)
         try:
-            result = handler.function(cell.instance, message)
-            if handler.reply is not None and not isinstance(result, handler.reply):
+            if context is None:
+                result = handler.function(cell.instance, message)
+            else:
+                result = handler.function(cell.instance, message, context)
+            if type(result) is CoroutineType if handler.reply is None else not isinstance(result, handler.reply):
                 raise handler.wrong_reply(result)  # noqa: TRY301 - a failure like any other
-        except handler.raises:
-            self.runtime.handled += 1
+        except handler.answers as answer:
+            self.runtime.handled += not isinstance(answer, Stashed)
             raise
         except Exception as error:  # noqa: BLE001 - fence: an agent, whose failure is its own
             failure: Exception = error
@@ -197,23 +217,23 @@ class LocalRef(AgentRef[Any]):
         finally:
             speaker.reset(token)
         reply = PendingReply()
-        cell.failed(failure, Delivery(message, handler, self._source(speaking), reply))
+        cell.failed(failure, Asked(message, handler, self._source(speaking), reply))
         raise reply.error() from None
 
-    async def _wait_as(self, worker: "Worker", cell: "Cell", delivery: Delivery, reply: PendingReply) -> Any:  # noqa: ANN401
+    async def _wait_as(self, waiter: "Voice", cell: "Cell", reply: PendingReply, withdraw: Callable[[], None]) -> Any:  # noqa: ANN401
         """Wait for a reply in a handler, unless that would be for ever."""
         try:
-            self.runtime.check_wait(worker, cell)
+            self.runtime.check_wait(waiter, cell)
         except BaseException:
-            delivery.cancelled = True
+            withdraw()
             raise
-        worker.waits.append(cell)
+        waiter.waits.append(cell)
         try:
-            return await reply.wait(delivery.cancel)
+            return await reply.wait(withdraw)
         finally:
-            worker.waits.remove(cell)
+            waiter.waits.remove(cell)
 
-    def _bury(self, message: object, speaking: "Worker | Cell | None", error: DeliveryError) -> None:
+    def _bury(self, message: object, speaking: "Voice | Cell | None", error: DeliveryError) -> None:
         """Make a `tell` that nobody takes a dead letter and no error, as it would be on another node."""
         source = self._source(speaking)
         if isinstance(error, NotHandled):
@@ -226,6 +246,13 @@ class LocalRef(AgentRef[Any]):
         self.runtime.bury(self._name, message, sender, reason)
 
 
-def _waiter(speaking: "Worker | Cell | None") -> "Worker | None":
+def not_so(message: object, handler: Handler) -> NotHandled:
+    """Return what a sender is told that took a stream for something else, or the other way round."""
+    is_stream = handler.kind == "stream"
+    ways = "is a Stream: open it with 'async with ref.stream(…)'" if is_stream else "is no Stream: ask or tell it"
+    return NotHandled(f"{type(message).__name__} {ways}")
+
+
+def _waiter(speaking: "Voice | Cell | None") -> "Voice | None":
     """Return the worker whose handler waits; a background task is none."""
     return None if speaking is None or speaking.waits is None else speaking

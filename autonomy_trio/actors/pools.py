@@ -5,8 +5,10 @@ from typing import TYPE_CHECKING, Literal, final
 import attrs
 
 if TYPE_CHECKING:
-    from autonomy_trio.actors.cell import Breed, Cell, End
+    from autonomy_trio.actors.cell import Breed, Cell
+    from autonomy_trio.actors.crew import Voice
     from autonomy_trio.actors.delivery import Delivery
+    from autonomy_trio.actors.relations import End
     from autonomy_trio.actors.spec import Spec
     from autonomy_trio.errors import NotHandled
 
@@ -46,9 +48,17 @@ class PoolCell:
         """Return an agent that has not ended, or the last."""
         return next((each for each in self.members if each.state != "stopped"), self.members[-1])
 
+    def offer(self, delivery: "Delivery") -> bool:
+        """Queue a delivery for the least loaded agent; see `Cell.offer`."""
+        return self.chosen().offer(delivery)
+
     def accept_nowait(self, delivery: "Delivery") -> None:
         """Queue a delivery for the least loaded agent; see `Cell.accept_nowait`."""
         self.chosen().accept_nowait(delivery)
+
+    async def accept(self, delivery: "Delivery", waiter: "Voice | None") -> None:
+        """Queue a delivery for the least loaded agent, waiting for room there; see `Cell.accept`."""
+        await self.chosen().accept(delivery, waiter)
 
     def not_handled(self, message: object) -> "NotHandled":
         """Say that the agents have no handler for a message."""

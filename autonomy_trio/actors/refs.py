@@ -1,11 +1,13 @@
 """How code reaches an agent: `AgentRef`, the same whether the agent is here or on another node."""
 
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
 
 import attrs
+
+from autonomy_trio.annotations import Addressed
 
 if TYPE_CHECKING:
     from autonomy_trio.messages import Request, Stream
@@ -15,10 +17,13 @@ R = TypeVar("R")
 T = TypeVar("T")
 
 
-class AgentRef(ABC, Generic[A_co]):
+class AgentRef(Addressed, ABC, Generic[A_co]):
     """A handle to an agent, made by `spawn` and `ref`; it stays valid when the agent is restarted.
 
     The type parameter is the agent's class. Two refs are equal if they reach the same agent in the same way.
+
+    A field of a message can hold one. To another node it travels as its address, and is a ref of that node there: an
+    address, and no permission, for whoever uses it sends as itself.
     """
 
     __slots__ = ()
@@ -34,14 +39,21 @@ class AgentRef(ABC, Generic[A_co]):
         """The agent's address, for other nodes: ``I<node>/<agent>``, with its relay in front where there is one."""
 
     @abstractmethod
-    async def tell(self, message: object) -> None:
+    async def tell(self, message: object, *, durable: bool = False) -> None:
         """Put a message into the agent's mailbox, and wait while that is full.
 
         In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is
         sent at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is
         a checkpoint, as is one that waits; others are not.
 
+        With `durable` the agent's node need not be there: it returns when a relay has the message on its disk, sealed
+        so that no relay can read it. The node handles it within a week, at least once; twice only if it dies after the
+        handler's end and before it has written down that. One that fails its agent three times is given up. Durable
+        messages keep no order. To an agent of this process `durable` changes nothing: what it has not handled ends with
+        the process.
+
         Raises:
+            NotStored: no relay says that it has the durable message.
             MailboxFull: the mailbox is full, and its overflow policy is ``fail``.
             Deadlock: the wait for room could never end, since the agent waits for the one that sends.
             MessageError: the message has no encoding, or is too large (to another node only).
@@ -86,13 +98,18 @@ class AgentRef(ABC, Generic[A_co]):
     def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
         """Open a stream of replies: ``async with ref.stream(Watch()) as quotes: async for quote in quotes: …``.
 
-        The handler runs ahead by at most 16 items: a slow reader stops it. Leaving the block cancels it. Streams do not
-        cross nodes yet.
+        The handler runs ahead by at most 16 items: a slow reader stops it. Leaving the block cancels it. From another
+        node every item comes, in order, or the stream ends in an error.
 
         Raises:
-            NotHandled, NotDelivered: when the block is entered, as `ask`.
-            Overloaded: there was no room, or the agent has 64 open streams; when the first item is read.
-            HandlerFailed, ReplyError, OutcomeUnknown: in place of the next item, as `ask`.
+            NotHandled, NotDelivered: when the block is entered, as `ask`; from another node, in place of the first
+                item.
+            Denied: another node's agent, in place of the first item.
+            Overloaded: there was no room, or the agent has 64 open streams, or this node 256 over there; when the first
+                item is read.
+            HandlerFailed, ReplyError, OutcomeUnknown: in place of the next item, as `ask`; `OutcomeUnknown` too where
+                an item was lost on the way.
+            MessageError: as `ask`; of an item, in its place.
 
         On cancellation the handler is cancelled too.
         """
@@ -120,11 +137,26 @@ class AgentRef(ABC, Generic[A_co]):
         return f"<AgentRef {self.address}>"
 
 
+class OutsideRef(AgentRef[A_co]):
+    """A ref to an agent that is not of this process: what the runtime asks of the fabric."""
+
+    __slots__ = ()
+
+    @abstractmethod
+    def watch(self, told: Callable[[str], None]) -> Callable[[], None]:
+        """Have `told` called once with how the agent ended, never before this returns.
+
+        Returns:
+            what ends the watch.
+        """
+
+
 @attrs.frozen
 class Down:
     """What a watcher is sent when the agent it watches has ended for good; a restart is no end."""
 
     ref: AgentRef[Any]
     """The ref that was watched."""
-    reason: Literal["stopped", "failed", "gave up", "unknown agent"]
-    """``failed`` for an agent that is not restarted after failures, ``gave up`` for one that failed too often."""
+    reason: Literal["stopped", "failed", "gave up", "unknown agent", "node lost"]
+    """``failed`` for an agent that is not restarted after failures, ``gave up`` for one that failed too often;
+    ``node lost`` where its node left or was not heard for 28 s, and the agent may live on."""

@@ -4,26 +4,28 @@ import contextvars
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast, final
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import attrs
 import trio
 
 from autonomy_trio.actors.cell import Breed, Cell
-from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.crew import Crew, Worker, speaker
+from autonomy_trio.actors.crew import Crew, Voice, speaker
 from autonomy_trio.actors.dead_letters import TOPIC, DeadLetter, DeadLetters, Reason
 from autonomy_trio.actors.deadlock import check_wait
 from autonomy_trio.actors.delivery import OUTSIDE, Delivery, Sender
+from autonomy_trio.actors.interceptors import Interceptor
 from autonomy_trio.actors.keeper import Keeper
 from autonomy_trio.actors.local import LocalRef
+from autonomy_trio.actors.names import Names
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.refs import AgentRef
-from autonomy_trio.actors.spec import Spec, spec_of
+from autonomy_trio.actors.spec import Spec, build, spec_of
+from autonomy_trio.actors.starter import Starter
 from autonomy_trio.actors.supervision import DEFAULT, Pool, Supervise
 from autonomy_trio.actors.supervisor import Supervisor
 from autonomy_trio.actors.topics import Topics
-from autonomy_trio.errors import NameTaken, NotDelivered, UsageError
+from autonomy_trio.errors import DeclarationError, NotDelivered, UsageError
 from autonomy_trio.messages import wire_name
 
 if TYPE_CHECKING:
@@ -42,26 +44,6 @@ GRACES: Final = 4
 """How many times its grace a node gives to all `on_stop` hooks together; each gets one."""
 
 
-class Interceptor(Protocol):
-    """What wraps the handling of a message: tracing, metrics, a rate limit."""
-
-    async def __call__(self, delivery: "Intercepted", proceed: Callable[[], Awaitable[Any]], /) -> Any:  # noqa: ANN401
-        """Return what ``await proceed()`` returns, or raise a `DeliveryError` to refuse the message."""
-        ...
-
-
-@attrs.frozen
-class Intercepted:
-    """A message that is about to be handled, as an interceptor sees it."""
-
-    recipient: str
-    """The name of the agent."""
-    message: object
-    sender: Sender
-    deadline: float
-    """On trio's clock; infinite for a `tell`."""
-
-
 @final
 @attrs.define(eq=False, repr=False)
 class Runtime:
@@ -75,17 +57,23 @@ class Runtime:
     """What an agent's name is called from outside."""
     owner: object = None
     """The node that wraps this runtime."""
-    resolver: Callable[[str], AgentRef[Any]] | None = None
+    resolver: Callable[[str, Callable[..., Any] | None], AgentRef[Any]] | None = None
     """Finds agents that are not of this process."""
     know: Callable[[Spec], None] = attrs.field(default=lambda _: None)
     """Told of each class before its first instance lives."""
+    on_failure: Callable[[str, object, Exception], None] = attrs.field(default=lambda _, __, ___: None)
+    """Told of each failure: the agent's name, the message it was handling or None, and what was raised."""
     dead_letters: DeadLetters = attrs.field(factory=DeadLetters)
     topics: Topics = attrs.field(factory=Topics)
     keeper: Keeper = attrs.field(init=False, default=attrs.Factory(Keeper, takes_self=True))
+    names: Names = attrs.field(factory=Names)
+    starter: Starter = attrs.field(factory=Starter)
     awake: "OrderedDict[Crew, None]" = attrs.field(factory=OrderedDict["Crew", None])
     busy: set[Crew] = attrs.field(factory=set[Crew])
     """While draining: crews that have something to do."""
     draining: bool = False
+    here: Delivery | None = None
+    """The message that a plain handler with a context handles now in its asker's task."""
     sends: int = 0
     handled: int = 0
     """Messages handled, without those of agents that are awake now."""
@@ -94,9 +82,7 @@ class Runtime:
     failures: int = 0
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, repr=False)
     """Agents' tasks start in the node's own context, not in that of whoever happened to send the first message."""
-    _cells: dict[str, Cell | PoolCell] = attrs.field(factory=dict[str, Cell | PoolCell])
     _breeds: dict[object, Breed] = attrs.field(factory=dict[object, Breed])
-    _numbers: dict[str, int] = attrs.field(factory=dict[str, int])
     _free: dict[tuple[int, int], list[Crew]] = attrs.field(factory=dict[tuple[int, int], list[Crew]])
     _quiet: trio.Event = attrs.field(factory=trio.Event)
     _emptied: trio.Event = attrs.field(factory=trio.Event)
@@ -105,44 +91,88 @@ class Runtime:
     # Agents
 
     def spawn(
-        self, factory: "Callable[[], A] | Pool[A]", name: str | None = None, parent: "Supervisor | Cell | None" = None
+        self,
+        factory: "Callable[[], A] | Pool[A]",
+        name: str | None = None,
+        parent: "Supervisor | Cell | None" = None,
+        *,
+        listed: bool = False,
     ) -> AgentRef[A]:
-        """Make an agent, or a pool of them; see `Node.spawn`."""
+        """Make an agent, or a pool of them; see `Node.spawn`. One that an app lists goes by its class's name alone."""
         if isinstance(factory, Pool):
-            return self._spawn_pool(cast("Pool[Any]", factory), name, parent)
-        if self.draining or (isinstance(parent, Cell) and parent.state in ("stopping", "stopped")):
-            msg = "the node or the agent is stopping: no agent can be spawned"
+            return self._spawn_pool(cast("Pool[Any]", factory), name, parent, listed=listed)
+        breed, instance = self._build(factory, parent)
+        name = self.names.number(breed.spec, listed=listed) if name is None else self.names.check(name)
+        return cast("AgentRef[A]", LocalRef(self, name, self._add(breed, name, instance, parent)))
+
+    def _build(self, factory: Callable[[], Any], parent: "Supervisor | Cell | None") -> tuple[Breed, Any]:
+        if self.draining or (isinstance(parent, Cell) and parent.state in ("halted", "stopping", "stopped")):
+            msg = "the node or the agent is stopping, or about to be restarted: no agent can be spawned"
             raise NotDelivered(msg)
-        breed = self._breeds.get(factory)
+        if not callable(cast("object", factory)):
+            kind = type(factory).__name__
+            msg = f"an object of type {kind} was spawned: give an agent class, a callable that builds one, or a pool"
+            raise DeclarationError(msg)
+        breed = self._breeds.get(factory) if isinstance(factory, type) else None
         if breed is None and isinstance(factory, type):
             spec = spec_of(factory)
             self.know(spec)
             breed = self._breeds[factory] = Breed(self, spec, factory)
-        instance = factory()
+        instance = build(factory)
         if breed is None:
             spec = spec_of(type(cast("object", instance)))
             self.know(spec)
             breed = Breed(self, spec, factory)
-        name = self._number(breed.spec.name) if name is None else self._check_name(name)
-        cell = self._cells[name] = Cell(breed, name, instance, parent)
+        return breed, instance
+
+    def _add(self, breed: Breed, name: str, instance: object, parent: "Supervisor | Cell | None") -> Cell:
+        cell = self.names.held[name] = Cell(breed, name, instance, parent)
         if isinstance(parent, Cell):
-            parent.relations.children[cell] = None
+            self._adopt(parent, cell)
         elif parent is not None:
             parent.children.append(cell)
         if breed.spec.on_start:
-            cell.wake()
-        return cast("AgentRef[A]", LocalRef(self, name, cell))
+            self.starter.add(cell)
+        return cell
+
+    def _adopt(self, parent: Cell, child: Cell) -> None:
+        parent.relations.children[child] = None
+        self.keeper.note_child(parent)
 
     def start(self, entry: "Callable[[], Any] | Pool[Any] | Supervise", parent: Supervisor | None = None) -> None:
-        """Spawn an entry of an app's list."""
+        """Spawn an entry of an app's list; agents under a supervisor start one after the other.
+
+        Raises:
+            NameTaken: two agents of the app would go by one name.
+        """
         if not isinstance(entry, Supervise):
-            self.spawn(entry, None, parent)
+            self.spawn(entry, None, parent, listed=True)
             return
         supervisor = Supervisor(self, entry, parent)
         if parent is not None:
             parent.children.append(supervisor)
         for child in entry.children:
             self.start(child, supervisor)
+        if parent is None:
+            supervisor.begin()
+
+    def _spawn_pool(
+        self, pool: Pool[A], name: str | None, parent: "Supervisor | Cell | None", *, listed: bool
+    ) -> AgentRef[A]:
+        built = [self._build(pool.factory, parent) for _ in range(pool.size)]
+        spec = built[0][0].spec
+        name = self.names.number(spec, listed=listed) if name is None else self.names.check(name)
+        supervisor = Supervisor(self, DEFAULT, parent)
+        if isinstance(parent, Supervisor):
+            parent.children.append(supervisor)
+        members: list[Cell] = []
+        for number, (breed, instance) in enumerate(built):
+            cell = self._add(breed, f"{name}/{number}", instance, supervisor)
+            if isinstance(parent, Cell):
+                self._adopt(parent, cell)
+            members.append(cell)
+        self.names.held[name] = PoolCell(name, members)
+        return cast("AgentRef[A]", LocalRef(self, name))
 
     def supervisor_of(self, cell: Cell) -> Supervisor:
         """Return an agent's supervisor; one of its own where no other was declared."""
@@ -155,30 +185,29 @@ class Runtime:
         """Return a ref to the agent of that name, which need not live yet."""
         return LocalRef(self, name)
 
-    def resolve(self, target: str) -> AgentRef[Any]:
+    def resolve(self, target: str, agent: Callable[..., Any] | None) -> AgentRef[Any]:
         """Return a ref by a name or an address."""
-        return LocalRef(self, target) if self.resolver is None else self.resolver(target)
+        return LocalRef(self, target) if self.resolver is None else self.resolver(target, agent)
 
     def find(self, name: str) -> Cell | PoolCell | None:
         """Return the agent or pool of that name."""
-        return self._cells.get(name)
+        return self.names.held.get(name)
 
     def specs(self) -> "Mapping[str, Spec]":
         """Return what each living agent or pool declares, by name, in the order they were spawned."""
-        return {name: cell.spec for name, cell in self._cells.items() if name == cell.name and "/" not in name}
+        return {name: cell.spec for name, cell in self.names.held.items() if name == cell.name and "/" not in name}
 
     def cells(self) -> list[Cell]:
         """Return all agents, in the order they were spawned."""
-        return [cell for cell in self._cells.values() if isinstance(cell, Cell)]
+        return [cell for cell in self.names.held.values() if isinstance(cell, Cell)]
 
     def count(self) -> int:
         """Return how many agents live."""
-        return len(self._cells)
+        return len(self.names.held)
 
     def forget(self, cell: Cell) -> None:
-        """Give an ended agent's name back."""
-        if self._cells.get(cell.name) is cell:
-            del self._cells[cell.name]
+        """Give an ended agent's name back, and its place below its supervisor or parent."""
+        self.names.forget(cell)
         parent = cell.parent
         while isinstance(parent, Supervisor):
             if cell in parent.children:
@@ -186,10 +215,7 @@ class Runtime:
             parent = parent.parent
         if isinstance(parent, Cell) and parent.has_children:
             parent.relations.children.pop(cell, None)
-        pool = self._cells.get(cell.name.partition("/")[0])
-        if isinstance(pool, PoolCell) and pool.state == "stopped":
-            del self._cells[pool.name]
-        if not self._cells:
+        if not self.names.held:
             self._emptied.set()
 
     # Crews
@@ -202,7 +228,7 @@ class Runtime:
             self._put_to_rest()
         crew = free.pop() if free else self._new_crew(cell, key)
         crew.cell = cell
-        crew.seen = -1
+        crew.seen, crew.overflowed, crew.full = -1, False, 0
         self.awake[crew] = None
         self.keeper.watch_awake()
         return crew
@@ -257,28 +283,9 @@ class Runtime:
             return OUTSIDE
         return Sender(speaking.cell.name, "")
 
-    def check_wait(self, worker: Worker, cell: Cell) -> None:
+    def check_wait(self, waiter: Voice, cell: Cell) -> None:
         """Refuse a wait that could never end; see `deadlock`."""
-        check_wait(worker, cell)
-
-    async def intercepted(self, cell: Cell, delivery: Delivery) -> Any:  # noqa: ANN401 - the reply's type is the request's
-        """Handle a message inside the interceptors, the first one outermost."""
-        handler = delivery.handler
-        seen = Intercepted(cell.name, delivery.message, delivery.sender, delivery.deadline)
-
-        async def call() -> Any:  # noqa: ANN401
-            arguments = (Context(cell, delivery),) if handler.takes_context else ()
-            result = handler.function(cell.instance, delivery.message, *arguments)
-            if handler.kind == "async":
-                result = await result
-            if delivery.reply is not None:
-                handler.check_reply(result)
-            return result
-
-        proceed: Callable[[], Awaitable[Any]] = call
-        for interceptor in reversed(self.interceptors):
-            proceed = _around(interceptor, seen, proceed)
-        return await proceed()
+        check_wait(waiter, cell)
 
     def bury(self, recipient: str, message: object, sender: Sender, reason: Reason) -> None:
         """Count a message of this process that is not handled to its end."""
@@ -301,10 +308,11 @@ class Runtime:
         else:
             self.add_dead_letter(letter)
 
-    def failed(self, cell: Cell) -> None:
+    def failed(self, cell: Cell, error: Exception, message: object) -> None:
         """Count an agent's failure."""
-        del cell
         self.failures += 1
+        self.keeper.note_failure(cell.name)
+        self.on_failure(cell.name, message, error)
 
     def handled_so_far(self) -> int:
         """Return how many messages were handled to their end."""
@@ -323,7 +331,7 @@ class Runtime:
 
     def quieted(self, crew: Crew) -> None:
         """Note while draining that a crew has nothing to do."""
-        if self.draining and (crew.idle or crew.cell is None or crew not in self.awake):
+        if self.draining and (crew not in self.awake or _is_quiet(crew)):
             self.busy.discard(crew)
             if not self.busy:
                 self._quiet.set()
@@ -334,20 +342,22 @@ class Runtime:
 
     async def wait_emptied(self) -> None:
         """Return when the last agent has ended."""
-        while self._cells:
+        while self.names.held:
             self._emptied = trio.Event()
             await self._emptied.wait()
 
     async def drain(self) -> None:
         """Stop every agent: refuse outside senders, let the agents finish, run ``on_stop``, later agents first.
 
-        Takes at most `grace` seconds until the agents are quiet and each ``on_start`` is over, `grace` for each
-        ``on_stop`` hook, and four times `grace` for all of them. On cancellation agents are left to the nursery's
-        owner, which ends them.
+        Takes at most `grace` seconds until the agents are quiet and each ``on_start`` is over; one that waits for its
+        restart is quiet if no message waits for it. Then `grace` for each ``on_stop`` hook, and four times `grace` for
+        all of them. On cancellation agents are left to the nursery's owner, which ends them.
         """
         self.draining = True
-        self.busy = {crew for crew in self.awake if not crew.idle}
         with trio.move_on_after(self.grace) as patience:
+            await self.starter.wait_done()
+            self._quiet = trio.Event()
+            self.busy = {crew for crew in self.awake if not _is_quiet(crew)}
             if self.busy:
                 await self._quiet.wait()
         self._give_up_at = trio.current_time() + GRACES * self.grace
@@ -370,56 +380,10 @@ class Runtime:
             while free:
                 free.pop().dismiss()
 
-    # Names
 
-    def _spawn_pool(self, pool: Pool[A], name: str | None, parent: "Supervisor | Cell | None") -> AgentRef[A]:
-        cls = pool.factory if isinstance(pool.factory, type) else type(cast("object", pool.factory()))
-        spec = spec_of(cls)
-        name = self._number(spec.name) if name is None else self._check_name(name)
-        supervisor = Supervisor(self, DEFAULT, parent)
-        if isinstance(parent, Supervisor):
-            parent.children.append(supervisor)
-        names = [f"{name}/{number}" for number in range(pool.size)]
-        members = [self._spawn_member(pool.factory, each, supervisor, parent) for each in names]
-        self._cells[name] = PoolCell(name, members)
-        return cast("AgentRef[A]", LocalRef(self, name))
-
-    def _spawn_member(
-        self, factory: Callable[[], Any], name: str, supervisor: Supervisor, parent: "Supervisor | Cell | None"
-    ) -> Cell:
-        ref = self.spawn(factory, name, supervisor)
-        cell = self._cells[ref.name]
-        assert isinstance(cell, Cell)  # noqa: S101 - a member is an agent
-        if isinstance(parent, Cell):
-            parent.relations.children[cell] = None
-        return cell
-
-    def _check_name(self, name: str) -> str:
-        taken = self._cells.get(name)
-        if taken is not None:
-            msg = f"{name!r} is the name of a {taken.spec.agent} on this node: choose another"
-            raise NameTaken(msg)
-        member = "/" in name and name.partition("/")[0] not in self._cells and name.rpartition("/")[2].isdigit()
-        if not name or not name.isprintable() or name.startswith("#") or ("/" in name and not member):
-            msg = f"{name!r} cannot be an agent's name: use letters, digits, '_', '-' or '.'"
-            raise UsageError(msg)
-        return name
-
-    def _number(self, name: str) -> str:
-        """Return a class's name for an unnamed agent: as it is first, then with a number never used before."""
-        if name not in self._cells and name not in self._numbers:
-            return name
-        number = self._numbers.get(name, 1) + 1
-        while (numbered := f"{name}_{number}") in self._cells:
-            number += 1
-        self._numbers[name] = number
-        return numbered
-
-
-def _around(
-    interceptor: Interceptor, seen: Intercepted, proceed: Callable[[], Awaitable[Any]]
-) -> Callable[[], Awaitable[Any]]:
-    return lambda: interceptor(seen, proceed)
+def _is_quiet(crew: Crew) -> bool:
+    """Whether a crew has nothing to do: none of its agent's code runs, and no message waits for it."""
+    return crew.cell is None or crew.idle or (crew.cell.paused and not crew.queued())
 
 
 @asynccontextmanager
@@ -433,15 +397,26 @@ async def open_runtime(
         grace: seconds agents get to finish what they have when the block ends, and again for their ``on_stop`` hooks.
         interceptors: what wraps the handling of each message, the first one outermost.
 
+    Raises:
+        UsageError: a time that cannot be right.
+
     An exception in the block, or cancellation, ends the agents at once. Nothing is left running.
     """
+    if not (isinstance(cast("object", ask_limit), int | float) and ask_limit > 0):
+        msg = f"ask_limit={ask_limit!r}: give seconds, more than 0"
+        raise UsageError(msg)
+    if not (isinstance(cast("object", grace), int | float) and grace >= 0):
+        msg = f"grace={grace!r}: give seconds, 0 or more"
+        raise UsageError(msg)
     async with trio.open_nursery() as nursery:
         runtime = Runtime(nursery, ask_limit, grace, interceptors)
         keeping = trio.CancelScope()
 
         async def keep() -> None:
             with keeping:
-                await runtime.keeper.run()
+                async with trio.open_nursery() as tasks:
+                    tasks.start_soon(runtime.keeper.run)
+                    tasks.start_soon(runtime.starter.run)
 
         nursery.start_soon(keep)
         try:

@@ -5,6 +5,7 @@ Between two items the task waits for credit (a reader that is slow stops it) and
 agent's state may change across a ``yield`` and never within. A generator that is left early is closed in a turn too.
 """
 
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, final
@@ -21,24 +22,61 @@ from autonomy_trio.groups import fence
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.belongings import Belongings
-    from autonomy_trio.actors.crew import Worker
+    from autonomy_trio.actors.crew import Voice, Worker
 
 CREDIT: Final = 16
 """Items that a stream may be ahead of its reader."""
 
 
+class Sink(ABC):
+    """Where a stream's items go: to its reader here, or to another node."""
+
+    __slots__ = ()
+
+    @property
+    @abstractmethod
+    def credit(self) -> int:
+        """How many items may be handed over before `Producer.add_credit`."""
+
+    @property
+    @abstractmethod
+    def is_congested(self) -> bool:
+        """Whether to `wait_room` before the next item, in spite of credit."""
+
+    @abstractmethod
+    async def wait_room(self) -> None:
+        """Return when the way to the reader has room."""
+
+    @abstractmethod
+    def attach(self, producer: "Producer") -> None:
+        """Take items from a producer, which has begun."""
+
+    @abstractmethod
+    def offer(self, item: object) -> None:
+        """Hand over an item."""
+
+    @abstractmethod
+    def answer(self, value: object) -> None:
+        """End the stream: what it was asked is done."""
+
+    @abstractmethod
+    def settle(self, result: outcome.Outcome[Any]) -> None:
+        """End the stream, after what was handed over; the first end counts."""
+
+
 @final
 @attrs.define(eq=False, repr=False, weakref_slot=False)
 class Turn:
-    """The right to run an agent's code once; `worker` waits meanwhile."""
+    """The right to run an agent's code once; a worker waits meanwhile, for whom that code speaks."""
 
-    worker: "Worker | None" = None
+    voice: "Voice | None" = None
     _given: trio.Event = attrs.field(factory=trio.Event)
     _back: trio.Event = attrs.field(factory=trio.Event)
 
     async def give(self, worker: "Worker") -> None:
         """Let the stream run, and wait until it gives the turn back."""
-        self.worker = worker
+        self.voice = worker.voice
+        worker.crew.seen = -1  # a turn more is progress, as a message more is
         self._given.set()
         await self._back.wait()
 
@@ -71,16 +109,19 @@ class Producer:
 
     delivery: Delivery
     belongings: "Belongings"
-    items: "Items"
+    items: "Sink"
     scope: trio.CancelScope
     turn: Turn
     """The turn it holds, or the last one it held."""
-    _credit: int = CREDIT
+    _credit: int = attrs.field(init=False)
     _more: trio.Event = attrs.field(factory=trio.Event)
 
-    def add_credit(self) -> None:
-        """Let it produce one more item."""
-        self._credit += 1
+    def __attrs_post_init__(self) -> None:
+        self._credit = self.items.credit
+
+    def add_credit(self, more: int = 1) -> None:
+        """Let it produce more items."""
+        self._credit += more
         self._more.set()
 
     async def run(self) -> None:
@@ -89,7 +130,7 @@ class Producer:
         result: outcome.Outcome[Any] | None = None
 
         def failed(error: Exception) -> None:
-            cell.failed(error, self.delivery)
+            cell.failed(error, self.delivery, ended=self.belongings.clearing)
 
         try:
             # Fence: an agent's stream, whose failure is the agent's.
@@ -112,12 +153,14 @@ class Producer:
         generator: AsyncGenerator[object] = handler.function(cell.instance, self.delivery.message, *arguments)
         try:
             while True:
-                speaker.set(self.turn.worker)
+                speaker.set(self.turn.voice)
                 item = await anext(generator)
                 handler.check_reply(item)
                 self.items.offer(item)
                 self.turn.give_back()
                 await self._wait_credit()
+                if self.items.is_congested:
+                    await self.items.wait_room()
                 await self._wait_turn()
         except StopAsyncIteration:
             return outcome.Value(None)
@@ -127,7 +170,7 @@ class Producer:
             if self.turn.is_over:
                 with trio.CancelScope(shield=True):
                     await self._wait_turn()
-            speaker.set(self.turn.worker or cell)
+            speaker.set(self.turn.voice or cell)
             await generator.aclose()
 
     async def _wait_credit(self) -> None:
@@ -145,7 +188,7 @@ class Producer:
 
 @final
 @attrs.define(eq=False, repr=False, weakref_slot=False)
-class Items(AsyncIterator[Any]):
+class Items(Sink, AsyncIterator[Any]):
     """The reader's end of a stream: what `AgentRef.stream` iterates over."""
 
     _producer: Producer | None = None
@@ -157,10 +200,29 @@ class Items(AsyncIterator[Any]):
         """Take items from a producer, which has begun."""
         self._producer = producer
 
+    @property
+    def credit(self) -> int:
+        """How many items the handler may be ahead of the reader."""
+        return CREDIT
+
+    @property
+    def is_congested(self) -> bool:
+        """Never: what is handed over has room."""
+        return False
+
+    async def wait_room(self) -> None:
+        """Return at once."""
+        await trio.lowlevel.checkpoint()
+
     def offer(self, item: object) -> None:
         """Hand over an item."""
         self._buffer.append(item)
         self._changed.set()
+
+    def answer(self, value: object) -> None:
+        """End the stream: what it was asked is done."""
+        del value
+        self.settle(outcome.Value(None))
 
     def settle(self, result: outcome.Outcome[Any]) -> None:
         """End the stream, after what was handed over; the first end counts."""
@@ -177,7 +239,8 @@ class Items(AsyncIterator[Any]):
         await trio.lowlevel.checkpoint()
         while not self._buffer:
             if self._result is not None:
-                self._result.unwrap()
+                if isinstance(self._result, outcome.Error):
+                    raise self._result.error  # not by `unwrap`, which works once, and a stream that is over stays over
                 raise StopAsyncIteration
             self._changed = trio.Event()
             await self._changed.wait()

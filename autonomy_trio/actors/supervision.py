@@ -1,12 +1,12 @@
 """What follows the end of an agent, as values and pure functions, in OTP's words."""
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Final, Generic, Literal, TypeVar, get_args
+from typing import Any, Final, Generic, Literal, TypeVar, cast, get_args
 
 from attrs import frozen
 
 from autonomy_trio.actors.spec import Restart
-from autonomy_trio.errors import DeclarationError
+from autonomy_trio.errors import DeclarationError, NameTaken
 
 A = TypeVar("A")
 Strategy = Literal["one_for_one", "one_for_all", "rest_for_one"]
@@ -63,7 +63,8 @@ def supervise(
     """Return an entry of an app's list: agents, pools and supervisors that one supervisor restarts.
 
     Args:
-        children: in the order in which they start; they stop in the reverse order.
+        children: in the order in which they start, each after the ``on_start`` of the one before has ended; they stop
+            in the reverse order.
         strategy: who is restarted with one that failed: nobody, all, or those after it.
         max_restarts: restarts in `within` seconds; one more, and the supervisor gives up: it stops its children and
             counts as failed itself. At the top of the app's list they stay stopped; all others live on.
@@ -83,13 +84,27 @@ def supervise(
     if type(max_restarts) is not int or max_restarts < 0:
         msg = f"supervise(max_restarts={max_restarts!r}): give a number, 0 or more"
         raise DeclarationError(msg)
-    if not within > 0:
+    if not (_is_time(within) and within > 0):
         msg = f"supervise(within={within!r}): give seconds, more than 0"
         raise DeclarationError(msg)
-    if backoff is not None and not 0 <= backoff[0] <= backoff[1] < float("inf"):
-        msg = f"supervise(backoff={backoff!r}): give the first and the longest pause in seconds, 0 or more"
+    if backoff is not None and not _is_backoff(backoff):
+        msg = (
+            f"supervise(backoff={backoff!r}): give the first and the longest pause in seconds, 0 or more, "
+            "say backoff=(0.1, 30)"
+        )
         raise DeclarationError(msg)
     return Supervise(children, strategy, max_restarts, within, backoff)
+
+
+def _is_time(value: object) -> bool:
+    return isinstance(value, int | float)
+
+
+def _is_backoff(value: object) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    pauses = cast("tuple[float, ...]", value)
+    return len(pauses) == 2 and all(map(_is_time, pauses)) and 0 <= pauses[0] <= pauses[1] < float("inf")  # noqa: PLR2004
 
 
 def factories(entries: "Sequence[Callable[[], Any] | Pool[Any] | Supervise]") -> Iterator[Callable[[], Any]]:
@@ -99,6 +114,11 @@ def factories(entries: "Sequence[Callable[[], Any] | Pool[Any] | Supervise]") ->
             yield from factories(entry.children)
         else:
             yield entry.factory if isinstance(entry, Pool) else entry
+
+
+def taken_twice(app: str, name: str, cls: str) -> NameTaken:
+    """Return the refusal of an app that lists two agents of one name."""
+    return NameTaken(f"{app} lists two agents called {name!r}: keep one, rename a class, or list pool({cls}, 2)")
 
 
 @frozen

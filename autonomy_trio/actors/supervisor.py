@@ -31,28 +31,49 @@ class Supervisor:
     _history: History = attrs.field(factory=History)
     _ended: "deque[Cell | Supervisor]" = attrs.field(factory=deque[Any])
     _paused: dict[Cell, None] = attrs.field(factory=dict[Cell, None])
-    """Agents that are to be restarted and have not been yet."""
-    _at_work: bool = False
+    """Agents that are to be started and have not been yet."""
+    _done: trio.Event | None = None
+    """While it is at work: set when it has done everything."""
+
+    def begin(self) -> None:
+        """Start what was spawned just now, one after the other, in order."""
+        for cell in self.leaves():
+            if cell.spec.on_start or self._paused:  # one without it waits too, for those before
+                cell.hold()
+                self._paused[cell] = None
+        if self._paused:
+            self._set_to_work()
 
     def ended(self, child: "Cell | Supervisor") -> None:
         """Take note that a child has failed, or ended by its own wish; a task decides what follows."""
         self._ended.append(child)
-        if not self._at_work:
-            self._at_work = True
-            self.runtime.start_soon(self._work)
+        self._set_to_work()
 
     def leaves(self) -> list[Cell]:
         """Return the agents below, in the order in which they start."""
         return _leaves(self.children)
 
-    async def _work(self) -> None:
+    async def wait_done(self) -> None:
+        """Return when nothing is left to be decided and started."""
+        while self._done is not None:
+            await self._done.wait()
+
+    def _set_to_work(self) -> None:
+        if self._done is None:
+            self._done = trio.Event()
+            self.runtime.start_soon(self._work, self._done)
+
+    async def _work(self, done: trio.Event) -> None:
         try:
-            while self._ended:
-                child = self._ended.popleft()
+            while self._ended or self._paused:
+                child = self._ended.popleft() if self._ended else None
                 if child in self.children and not (isinstance(child, Cell) and child.state != "halted"):
                     await self._decide(child)
+                else:
+                    await self._resume([])
         finally:
-            self._at_work = False
+            self._done = None
+            done.set()
 
     async def _decide(self, child: "Cell | Supervisor") -> None:
         failed = not isinstance(child, Cell) or child.failed_last
@@ -94,15 +115,27 @@ class Supervisor:
             with trio.move_on_after(pause):
                 for cell in list(self._paused):
                     await cell.wait_stopped()
+        await self._resume(order)
+
+    async def _resume(self, affected: list[Cell]) -> None:
+        """Start what is to be started, the first first, until one of these or of those affected has failed."""
+        order = [leaf for leaf in self.leaves() if leaf in self._paused]
+        concerned = {*order, *affected}
         for cell in order:
-            if cell not in self._paused:
-                continue
-            if self._ended and any(each in self._ended for each in order):
-                return  # one that has just begun has failed: first what follows from that
-            del self._paused[cell]
+            if not concerned.isdisjoint(_leaves(list(self._ended))):
+                return  # first what follows from that
+            self._paused.pop(cell, None)
             if cell.state == "halted":
-                over = cell.resume()
-                await over.wait()
+                await cell.resume().wait()
+                await self._wait_below(cell)
+        self._paused.clear()
+
+    async def _wait_below(self, cell: Cell) -> None:
+        """Return when the supervisors between this one and an agent, which may have failed, have decided."""
+        below = cell.parent
+        while isinstance(below, Supervisor) and below is not self:
+            await below.wait_done()
+            below = below.parent
 
     def _give_up(self) -> None:
         self._history = History()
@@ -115,7 +148,7 @@ class Supervisor:
         _log.error("agent stopped for good: it failed too often", agents=names)
         for leaf in reversed(self.leaves()):
             leaf.stop(0, "gave up")
-        if isinstance(self.parent, Cell) and self.parent.state == "running":
+        if isinstance(self.parent, Cell) and self.parent.state in ("resting", "running"):
             self.parent.failed(RuntimeError(f"its child {', '.join(names)} failed too often"), None)
 
 

@@ -11,9 +11,12 @@ from typing import TYPE_CHECKING, Final, cast
 import click
 
 from autonomy_trio.cli.authority import authority
+from autonomy_trio.cli.enroll import enroll
+from autonomy_trio.cli.find import find
 from autonomy_trio.cli.identity import identity
 from autonomy_trio.cli.new import new
 from autonomy_trio.cli.output import say, say_error
+from autonomy_trio.cli.policy import policy
 from autonomy_trio.cli.relay import relay
 from autonomy_trio.cli.run import run
 from autonomy_trio.cli.send import ask, send
@@ -36,7 +39,7 @@ def autonomy_trio() -> None:
     """A secure messaging fabric for agents."""
 
 
-for _command in (new, run, relay, identity, authority, send, ask):
+for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask):
     autonomy_trio.add_command(_command)
 
 

@@ -1,6 +1,8 @@
 """``new``: a folder with a small project that runs and passes its own tests."""
 
+import keyword
 import re
+import sys
 import tempfile
 from importlib import resources
 from pathlib import Path
@@ -16,6 +18,9 @@ FILES: Final = (".gitignore", "README.md", "app.py", "pyproject.toml", "tests/te
 
 MOST_NAME: Final = 64
 """Characters that a project's name may have."""
+
+_PYTHONS: Final = {word.lower() for word in (*keyword.kwlist, *sys.stdlib_module_names, "test")}
+"""Names of which a package could not be imported, or only in the place of one of Python's own."""
 
 _NAME: Final = re.compile(r"[A-Za-z](?:[A-Za-z0-9._-]*[A-Za-z0-9])?")
 
@@ -40,7 +45,7 @@ def new(name: str) -> None:
 
 
 def _check(name: str) -> None:
-    """Refuse what can be no package's name, and the name of the package that the project needs."""
+    """Refuse what can be no package's name, and the names of what the project needs: the package, and Python's own."""
     if _NAME.fullmatch(name) is None or len(name) > MOST_NAME:
         shown = name if len(name) <= MOST_NAME else f"{name[:MOST_NAME]}…"
         msg = (
@@ -50,6 +55,10 @@ def _check(name: str) -> None:
         raise ConfigurationError(msg)
     if re.sub(r"[._-]+", "-", name).lower() == "autonomy-trio":
         msg = f"{name} is the name of the package that the project needs: choose another, say my-agents"
+        raise ConfigurationError(msg)
+    module = re.sub(r"[._-]+", "_", name).lower()
+    if module in _PYTHONS:
+        msg = f"{name} is a word or a module of Python's own: choose another name, say my-agents"
         raise ConfigurationError(msg)
 
 

@@ -1,7 +1,8 @@
 """What several commands take, and how they start trio."""
 
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar, cast
 
@@ -9,7 +10,12 @@ import click
 import platformdirs
 import trio
 
+from autonomy_trio.cli.output import say
+from autonomy_trio.cli.passphrase import passphrase_option
 from autonomy_trio.errors import ConfigurationError
+from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.metrics import Report, listen_for_metrics
+from autonomy_trio.fabric.node import ANCHORS_FILE
 from autonomy_trio.groups import single_error
 from autonomy_trio.trust.attributes import to_record
 
@@ -44,14 +50,14 @@ FILE: Final = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 def home_option(command: F) -> F:
-    """Add ``--home DIR``."""
+    """Add ``--home DIR`` and ``--passphrase-file FILE``."""
     return click.option(
         "--home",
         type=HOME,
         default=default_home,
         show_default="$AUTONOMY_HOME, else the platform's data folder",
         help="The folder that keeps the node's keys.",
-    )(command)
+    )(passphrase_option(command))
 
 
 def relay_option(command: F) -> F:
@@ -71,6 +77,68 @@ def credential_option(command: F) -> F:
         metavar="FILE",
         help="A credential to show, besides those in the home's folder 'credentials'; repeatable.",
     )(command)
+
+
+def anchors_option(command: F) -> F:
+    """Add ``--anchors FILE``."""
+    return click.option(
+        "--anchors",
+        type=FILE,
+        metavar="FILE",
+        help="The authorities to trust, in place of the home's 'anchors.toml'. Without either: this home alone.",
+    )(command)
+
+
+def policy_option(command: F) -> F:
+    """Add ``--policy FILE``."""
+    return click.option(
+        "--policy",
+        type=FILE,
+        metavar="FILE",
+        help="Whole policies, in Cedar, besides what the handlers allow.",
+    )(command)
+
+
+def store_option(command: F) -> F:
+    """Add ``--store STORE``."""
+    return click.option(
+        "--store",
+        metavar="STORE",
+        help="Keep what is sent with durable=True to nodes that are away: sqlite:PATH. Without it, it is refused.",
+    )(command)
+
+
+def metrics_option(command: F) -> F:
+    """Add ``--metrics ADDR``."""
+    return click.option(
+        "--metrics",
+        metavar="ADDR",
+        help="HOST:PORT to tell /metrics and /healthz on, to whoever can reach it; say 127.0.0.1:9100.",
+    )(command)
+
+
+@asynccontextmanager
+async def telling(address: ListenAddress | None, report: Callable[[], Report]) -> AsyncGenerator[None]:
+    """Tell metrics for the length of a block, where an address for them was given.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on.
+    """
+    if address is None:
+        yield
+        return
+    async with trio.open_nursery() as nursery:
+        listener = await listen_for_metrics(address, report)
+        nursery.start_soon(listener.serve)
+        say(f"metrics http://{listener.address}/metrics")
+        yield
+        nursery.cancel_scope.cancel()
+
+
+def anchors_of(home: Path) -> Path | None:
+    """Return the home's anchors file, if it has one."""
+    file = home / ANCHORS_FILE
+    return file if file.exists() else None
 
 
 def run_trio(main: Callable[[], Awaitable[T]]) -> T:

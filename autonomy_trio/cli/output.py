@@ -1,13 +1,18 @@
 """What a command says beside its results: on standard error, in the form that was asked for."""
 
+import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import click
 
 from autonomy_trio import logs
+from autonomy_trio.trust.attributes import AttributeValue
 
 F = TypeVar("F", bound=Callable[..., Any])
+
+_PLAIN: Final = re.compile(r"(?!-?[0-9]+$|true$|false$)[^\s{}\"]+")
+"""A string that needs no quotes."""
 
 
 def log_option(command: F) -> F:
@@ -56,3 +61,14 @@ def say_error(sentence: str, trace: str | None = None) -> None:
         logs.default_logger().error(sentence, **({} if trace is None else {"exception": trace}))
     else:
         click.echo(f"{trace or ''}Error: {sentence}", err=True)
+
+
+def written(value: AttributeValue) -> str:
+    """Write a value as --attribute reads it, with nothing in it that a terminal would obey."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, frozenset):
+        return "{" + ",".join(map(logs.printable, sorted(value))) + "}"
+    return logs.printable(value) if _PLAIN.fullmatch(value) else f'"{logs.printable(value)}"'

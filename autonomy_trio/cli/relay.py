@@ -1,16 +1,33 @@
 """``relay``: forward envelopes between nodes that need not trust it."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import click
 import trio
 
-from autonomy_trio.cli.options import HOME, default_home, run_trio
+from autonomy_trio.cli.options import (
+    FILE,
+    HOME,
+    anchors_of,
+    anchors_option,
+    default_home,
+    metrics_option,
+    run_trio,
+    store_option,
+    telling,
+)
 from autonomy_trio.cli.output import debug_option, log_option, say
+from autonomy_trio.cli.passphrase import passphrase_for, passphrase_option
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.metrics import relay_report
 from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.relay_policy import RelayPolicy
+from autonomy_trio.fabric.store import Store
+from autonomy_trio.fabric.stores import open_store
 from autonomy_trio.fabric.websocket import listen
+from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 
@@ -26,24 +43,57 @@ from autonomy_trio.trust.vault import Vault
     show_default="a folder of its own beside the default home",
     help="The folder that keeps the relay's keys.",
 )
+@store_option
+@passphrase_option
+@anchors_option
+@click.option(
+    "--policy",
+    type=FILE,
+    metavar="FILE",
+    help="Who may register, in Cedar. Without it and --anchors anybody may; with --anchors alone who has a credential.",
+)
+@metrics_option
 @log_option
 @debug_option
-def relay(address: str, home: Path) -> None:
+def relay(  # noqa: PLR0913, PLR0917 - one for each option
+    address: str, home: Path, store: str | None, anchors: Path | None, policy: Path | None, metrics: str | None
+) -> None:
     """Forward envelopes between nodes; a relay can read, forge and replay none of them.
 
-    It sees which nodes talk, when, and how much.
+    It sees which nodes talk, when, and how much. With --store it keeps, sealed, what is sent with durable=True to nodes
+    that are away.
     """
     where = ListenAddress.parse(address)
+    tell_at = None if metrics is None else ListenAddress.parse(metrics)
+    private = anchors is not None or policy is not None
+    passphrase = passphrase_for(home)
 
     async def main() -> None:
-        with Vault.open(home) as vault:
-            listener = await listen(where)
-            url = listener.address.url
-            async with stoppable() as stop, trio.open_nursery() as nursery:
-                nursery.start_soon(Relay(vault).serve, listener)
+        mailboxes = nullcontext() if store is None else open_store(store)
+        with Vault.open(home, passphrase=passphrase) as vault:
+            async with mailboxes as kept:
+                await serve(vault, kept)
+
+    async def serve(vault: Vault, kept: Store | None) -> None:
+        who = _policy(vault, anchors or anchors_of(home), policy, private=private)
+        forwarding = Relay(vault, store=kept, policy=who)
+        listener = await listen(where)
+        url = listener.address.url
+        async with stoppable() as stop, trio.open_nursery() as nursery:
+            nursery.start_soon(forwarding.serve, listener)
+            async with telling(tell_at, lambda: relay_report(forwarding.statistics())):
                 click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}")
+                stop.drains = True
                 await stop.asked.wait()
-                nursery.cancel_scope.cancel()
+                await forwarding.drain()
+            nursery.cancel_scope.cancel()
 
     run_trio(main)
     say("stopped")
+
+
+def _policy(vault: Vault, anchors: Path | None, policy: Path | None, *, private: bool) -> RelayPolicy | None:
+    if not private:
+        return None
+    trusted = Anchors.of_self(vault.identifier) if anchors is None else Anchors.load(anchors)
+    return RelayPolicy.load(trusted, policy)

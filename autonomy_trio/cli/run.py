@@ -8,14 +8,27 @@ from typing import Final
 import click
 import trio
 
-from autonomy_trio.cli.options import FILE, credential_option, home_option, relay_option, run_trio
+from autonomy_trio.cli.options import (
+    anchors_of,
+    anchors_option,
+    credential_option,
+    home_option,
+    metrics_option,
+    policy_option,
+    relay_option,
+    run_trio,
+    store_option,
+    telling,
+)
 from autonomy_trio.cli.output import debug_option, log_option, say
-from autonomy_trio.cli.screen import agents_screen, node_screen
+from autonomy_trio.cli.passphrase import passphrase_for
+from autonomy_trio.cli.screen import checked_screen, node_screen
 from autonomy_trio.cli.signals import Stop, stoppable
 from autonomy_trio.cli.target import load_agents
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.node import ANCHORS_FILE, Node, check_agents, open_node
+from autonomy_trio.fabric.metrics import node_report
+from autonomy_trio.fabric.node import Node, check_agents, open_node
 
 DEFAULT_LISTEN: Final = "127.0.0.1:4000"
 
@@ -39,13 +52,24 @@ class _Run(click.Command):
     help=f"HOST:PORT for a relay in this process. Without this and --relay: {DEFAULT_LISTEN}, or a free port.",
 )
 @home_option
+@anchors_option
+@policy_option
 @click.option(
-    "--anchors",
-    type=FILE,
+    "--audit",
+    type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="The authorities to trust, in place of the home's 'anchors.toml'. Without either: this home alone.",
+    help="Append a line of JSON to this file for each decision about what other nodes send.",
 )
 @credential_option
+@store_option
+@click.option(
+    "--publish",
+    multiple=True,
+    metavar="NAME",
+    help="Let this agent be found at the relays, by its name, the messages it takes, and this home's credentials, which"
+    " whoever is registered there can read then. Repeatable.",
+)
+@metrics_option
 @click.option("--check", is_flag=True, help="Check declarations and policies, list what can be reached, and end.")
 @click.option("--reload", is_flag=True, help="Start again when a .py file in or below the working folder changes.")
 @click.option("--lifeline", type=int, hidden=True)
@@ -59,7 +83,12 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
     listen: str | None,
     home: Path,
     anchors: Path | None,
+    policy: Path | None,
+    audit: Path | None,
     credentials: tuple[Path, ...],
+    store: str | None,
+    publish: tuple[str, ...],
+    metrics: str | None,
     check: bool,
     reload: bool,
     lifeline: int | None,
@@ -73,18 +102,32 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
         return
     agents = load_agents(target)
     if check:
-        checked = check_agents(agents, anchors if anchors is not None else _anchors_of(home))
-        click.echo(agents_screen(*checked))
+        click.echo(checked_screen(*check_agents(agents, anchors or anchors_of(home), policy)))
         return
 
     listen_on = _listen(relays, listen)
+    tell_at = None if metrics is None else ListenAddress.parse(metrics)
+    passphrase = passphrase_for(home)
 
     async def main() -> None:
-        opened = open_node(agents, relay=relays, listen=listen_on, home=home, anchors=anchors, credentials=credentials)
+        opened = open_node(
+            agents,
+            relay=relays,
+            listen=listen_on,
+            store=store,
+            home=home,
+            passphrase=passphrase,
+            anchors=anchors,
+            policy=policy,
+            audit=audit,
+            credentials=credentials,
+            publish=publish,
+        )
         async with stoppable() as stop, opened as node:
             stop.drains = True
-            click.echo(node_screen(node, embedded=listen_on is not None))
-            await _serve(node, stop, lifeline)
+            async with telling(tell_at, lambda: node_report(node.statistics())):
+                click.echo(node_screen(node, embedded=listen_on is not None))
+                await _serve(node, stop, lifeline)
             if lifeline is None:
                 say("stopping: the agents finish what they have; once more to stop at once")
 
@@ -149,9 +192,3 @@ def _listen(relays: tuple[str, ...], listen: str | None, *, fixed: bool = False)
                 return str(ListenAddress(usual.host, 0))
             probe.bind((usual.host, 0))
         return str(ListenAddress(usual.host, probe.getsockname()[1]))
-
-
-def _anchors_of(home: Path) -> Path | None:
-    """Return the home's anchors file, if it has one."""
-    file = home / ANCHORS_FILE
-    return file if file.exists() else None

@@ -50,9 +50,22 @@ def node_screen(node: Node, *, embedded: bool) -> str:
     return "\n".join([*lines, "", agents_screen(agents, node.policies)])
 
 
+def checked_screen(agents: Mapping[str, Spec], policies: Policies) -> str:
+    """Return what shows agents that were only checked: what can be reached, and what else policies have to say."""
+    lines = [agents_screen(agents, policies)]
+    sending = policies.sending_forbidden()
+    lines += [f"sending to other nodes  never if {printable(each, MOST_CONDITION)}" for each in sending]
+    read = ", ".join(f"{name} ({kind or 'any type'})" for name, kind in sorted(policies.attributes.items()))
+    if read:
+        lines.append(f"attributes that senders may prove  {read}")
+    for place, names in policies.evadable.items():
+        lines.append(f"{place}  can be evaded by hiding {', '.join(names)}")
+    return "\n".join(lines)
+
+
 def agents_screen(agents: Mapping[str, Spec], policies: Policies) -> str:
     """Return what shows agents: in colours and within its width on a terminal, else an agent or a message a line."""
-    conditions = {(agent, action): allow for agent, action, allow in policies.reachable()}
+    conditions = {(each.agent, each.action): each.condition for each in policies.reachable()}
     tables = {name: list(_rows(spec, conditions)) for name, spec in agents.items()}
     stdout = cast("TextIO | None", sys.stdout)
     return _for_terminal(tables) if stdout is not None and stdout.isatty() else _plain(tables)

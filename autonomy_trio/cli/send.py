@@ -1,4 +1,4 @@
-"""``send`` and ``ask``: one message to a running agent, from the command line."""
+"""``send`` and ``ask``: one message to an agent, from the command line."""
 
 import json
 import sys
@@ -11,6 +11,7 @@ import trio
 
 from autonomy_trio.cli.options import credential_option, home_option, relay_option, run_trio
 from autonomy_trio.cli.output import debug_option, log_option, say
+from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.node import Node, open_node
@@ -43,9 +44,10 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
     """
     request = parse_message(message)
     where, relays = _reachable(address, relays)
+    passphrase = passphrase_for(home)
 
     async def main() -> object:
-        async with open_node(relay=relays, home=home, credentials=credentials) as node:
+        async with open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials) as node:
             _refuse_itself(node, where, home)
             try:
                 return await node.ref(str(where)).ask(request)
@@ -59,27 +61,34 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
 @click.command()
 @click.argument("address")
 @click.argument("message")
+@click.option("--durable", is_flag=True, help="Have a relay keep it until the agent's node comes, for a week at most.")
 @relay_option
 @home_option
 @credential_option
 @log_option
 @debug_option
-def send(address: str, message: str, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]) -> None:
-    """Send a message to a running agent, without an answer.
+def send(  # noqa: PLR0913, PLR0917 - the options of the command
+    address: str, message: str, durable: bool, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]
+) -> None:
+    """Send a message to an agent, without an answer.
 
-    It is sent at most once. Whether the agent's policy lets it pass is not told.
+    It is sent at most once to a node that is running; with --durable it is handled at least once, when that comes.
+    Whether the agent's policy lets it pass is not told.
     """
     told = parse_message(message)
     where, relays = _reachable(address, relays)
+    passphrase = passphrase_for(home)
 
     async def main() -> None:
-        async with open_node(relay=relays, home=home, credentials=credentials, grace=PATIENCE) as node:
+        opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials, grace=PATIENCE)
+        async with opened as node:
             _refuse_itself(node, where, home)
-            await node.ref(str(where)).tell(told)
-            await _sent(node, where, told)
+            await node.ref(str(where)).tell(told, durable=durable)
+            if not durable:
+                await _sent(node, where, told)
 
     run_trio(main)
-    say(f"sent {told.name} to {where}")
+    say(f"{'stored' if durable else 'sent'} {told.name} {'for' if durable else 'to'} {where}")
 
 
 def _refuse_itself(node: Node, where: Address, home: Path) -> None:

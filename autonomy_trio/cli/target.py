@@ -11,8 +11,8 @@ from types import ModuleType
 from typing import cast
 
 from autonomy_trio.actors.declare import snake_case
-from autonomy_trio.actors.supervision import factories
-from autonomy_trio.errors import AutonomyError, ConfigurationError, NameTaken, UsageError
+from autonomy_trio.actors.supervision import factories, taken_twice
+from autonomy_trio.errors import AutonomyError, ConfigurationError, UsageError
 from autonomy_trio.fabric.node import Entry
 
 
@@ -56,10 +56,7 @@ def _check_names(target: str, listed: Iterable[object]) -> None:
     for cls in (each for each in listed if isinstance(each, type)):
         name = snake_case(cls.__name__)
         if name in taken:
-            msg = (
-                f"{target} lists two agents called {name!r}: keep one, rename a class, or list pool({cls.__name__}, 2)"
-            )
-            raise NameTaken(msg)
+            raise taken_twice(target, name, cls.__name__)
         taken.add(name)
 
 
@@ -69,11 +66,20 @@ def _attribute(module: ModuleType, attribute: str) -> object:
         if not hasattr(found, part):
             names = [name for name in vars(module) if not name.startswith("_")]
             close = difflib.get_close_matches(part, names, n=1)
-            hint = f"did you mean {module.__name__}:{close[0]}?" if close else f"is {module.__file__} the right one?"
+            hint = f"did you mean {module.__name__}:{close[0]}?" if close else _whether_meant(module)
             msg = f"the module {module.__name__!r} has no attribute {part!r}: {hint}"
             raise ConfigurationError(msg)
         found = getattr(found, part)
     return found
+
+
+def _whether_meant(module: ModuleType) -> str:
+    """Ask about a module that has nothing like what was named: a file, a folder, or a part of the interpreter."""
+    folders = list(getattr(module, "__path__", ()))
+    file = getattr(module, "__file__", None)
+    if file is None and folders:
+        return f"it is the folder {folders[0]}, without code of its own: name a module in it, say {module.__name__}.app"
+    return f"is {file or module.__name__} the right one?"
 
 
 def _is_dotted(text: str) -> bool:

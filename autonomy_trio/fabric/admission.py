@@ -8,20 +8,21 @@ A sender that nothing is open to learns nothing: whatever it sends is answered w
 
 import types
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, final
+from typing import Final, final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.dead_letters import DeadLetter, Reason
-from autonomy_trio.actors.delivery import Delivery, Sender
+from autonomy_trio.actors.delivery import Asked, Delivery, Reply, Sender
+from autonomy_trio.actors.local import not_so
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Handler, Spec
 from autonomy_trio.errors import (
     CredentialError,
+    DeclarationError,
     DeliveryError,
     Denied,
     MessageError,
@@ -29,26 +30,39 @@ from autonomy_trio.errors import (
     NotHandled,
     Overloaded,
 )
-from autonomy_trio.fabric.peer import Answer, Peer
+from autonomy_trio.fabric.audit import AuditLog
+from autonomy_trio.fabric.peer import Peer
 from autonomy_trio.logs import get_log, printable
-from autonomy_trio.messages import decode_payload
+from autonomy_trio.messages import check_sendable, decode_payload
+from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.anchors import Anchors, proven_attributes
-from autonomy_trio.trust.credentials import Credential, verify_presentation
+from autonomy_trio.trust.credentials import Credential, judge, verify_presentations
+from autonomy_trio.trust.identity import Bundle, History
+from autonomy_trio.trust.lists import RevocationList, Revocations
 from autonomy_trio.trust.policy import Decision, Grant, Policies, Principal
-from autonomy_trio.wire.entries import Ask, Tell
+from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.trust.schema import PRINCIPAL, SEND
+from autonomy_trio.trust.whole import WholePolicy
+from autonomy_trio.wire.entries import Ask, Message, Open, Tell, Watch
+
+WATCH: Final = "Watch"
+"""What a watch is called where a message has its name."""
 
 WireTable = dict[str, tuple[type, Handler]]
 
 _log = get_log()
 
 
-def compile_policies(specs: Iterable[Spec], anchors: Anchors, generation: int = 1) -> Policies:
-    """Compile what the handlers of agent classes declare.
+def compile_policies(
+    specs: Iterable[Spec], anchors: Anchors, whole: Sequence[WholePolicy] = (), generation: int = 1
+) -> Policies:
+    """Compile what the handlers of agent classes declare, together with whole policies.
 
     Raises:
-        PolicyError, DeclarationError: an ``allow=`` cannot be right; one sentence names handler, place and mend.
+        PolicyError, DeclarationError: a policy cannot be right; one sentence names handler or line, place and mend.
     """
     grants: list[Grant] = []
+    opened: dict[tuple[str, str], tuple[str, type]] = {}
     for spec in specs:
         taken: dict[str, list[tuple[str, type]]] = {}
         handlers: dict[str, Handler] = {}
@@ -56,10 +70,24 @@ def compile_policies(specs: Iterable[Spec], anchors: Anchors, generation: int = 
             key = f"{handler.method} {handler.message.__qualname__}"
             handlers[key] = handler
             taken.setdefault(key, []).append((name, cls))
+            if handler.allow is None or cls is not handler.message:  # the rest was checked with its agent's class
+                opened[spec.agent, name] = f"{spec.agent}.{handler.method}", cls
         for key, handler in handlers.items():
             actions, classes = zip(*taken[key], strict=True)
             grants.append(Grant(spec.agent, handler.method, actions, classes, handler.allow))
-    return Policies.compile(grants, anchors, generation=generation)
+    policies = Policies.compile(grants, anchors, whole, generation=generation)
+    for reach in policies.reachable():
+        if (reach.agent, reach.action) in opened:
+            _check_sendable(*opened[reach.agent, reach.action])
+    return policies
+
+
+def _check_sendable(place: str, message: type) -> None:
+    """Refuse a message that a policy lets others send and that nobody could read, or its asker not the reply."""
+    try:
+        check_sendable(message)
+    except DeclarationError as error:
+        raise DeclarationError(f"{place}, which a policy opens to other nodes: {error}") from None
 
 
 @attrs.frozen
@@ -69,10 +97,12 @@ class Proof:
     credentials: Sequence[Credential]
     principal: Principal
     sender: Sender
+    generation: int
+    """Of the policies, the anchors and what was known of revocations when it was judged."""
 
 
-def _prove(name: str, credentials: Sequence[Credential]) -> Proof:
-    """Return what credentials prove together, until the first of them expires."""
+def _prove(name: str, credentials: Sequence[Credential], generation: int) -> Proof:
+    """Return what credentials prove together, until the first of them counts no more."""
     attributes, dropped = proven_attributes(credentials)
     if dropped:
         _log.warning("attributes dropped: credentials contradict each other", node=name, names=sorted(dropped))
@@ -81,10 +111,11 @@ def _prove(name: str, credentials: Sequence[Credential]) -> Proof:
         node=name,
         attributes=attributes,
         credentials=frozenset(credential.id for credential in credentials),
-        expires=min((float(credential.expires) for credential in credentials), default=float("inf")),
+        expires=min((credential.counts_until for credential in credentials), default=float("inf")),
     )
     # Read-only: a handler sees the attributes that policies read.
-    return Proof(credentials, principal, Sender(name, name, types.MappingProxyType(attributes), is_local=False))
+    sender = Sender(name, name, types.MappingProxyType(attributes), is_local=False)
+    return Proof(credentials, principal, sender, generation)
 
 
 @final
@@ -94,12 +125,23 @@ class Admission:
 
     runtime: Runtime
     anchors: Anchors
+    whole: Sequence[WholePolicy]
+    """Policies besides those of the handlers."""
     now: Callable[[], float]
     """Unix seconds."""
+    name: str
+    """The identifier of this node."""
+    revocations: Revocations
+    """What is known of the sequences and lists of those that `anchors` names."""
+    remember: Callable[[bytes], None]
+    """Has the sequence of a subject with credentials remembered for good."""
+    audit: AuditLog | None = None
     decoded: int = 0
     """Payloads that were decoded."""
     unproven: int = 0
     """Credentials that did not count here."""
+    read_ref: Resolve | None = None
+    """Makes a ref of an address in a message."""
     _tables: dict[Spec, WireTable] = attrs.field(factory=dict[Spec, WireTable])
     _policies: Policies | None = None
 
@@ -107,7 +149,7 @@ class Admission:
     def policies(self) -> Policies:
         """The policies in force."""
         if self._policies is None:
-            self._policies = compile_policies(self._tables, self.anchors)
+            self._policies = compile_policies(self._tables, self.anchors, self.whole)
         return self._policies
 
     def know(self, specs: Iterable[Spec]) -> None:
@@ -120,85 +162,226 @@ class Admission:
         if new or self._policies is None:
             tables = {**self._tables, **new}
             generation = 1 if self._policies is None else self._policies.generation + 1
-            self._policies = compile_policies(tables, self.anchors, generation)
+            self._policies = compile_policies(tables, self.anchors, self.whole, generation)
             self._tables = tables
+
+    def obey(self, lists: Iterable[tuple[RevocationList | None, History]]) -> None:
+        """Take note of the histories and revocation lists of issuers that this node has itself."""
+        for each, history in lists:
+            try:
+                self.revocations.learn(history, each, anchors=self.anchors, now=self.now())
+            except CredentialError as error:
+                _log.warning("revocation list not obeyed", why=str(error))
+
+    def change(self, anchors: Anchors, whole: Sequence[WholePolicy]) -> None:
+        """Put other anchors and policies into force, from the next message on in live sessions too.
+
+        Raises:
+            PolicyError, DeclarationError: a policy cannot be right, or opens what cannot be sent; nothing has changed
+                then.
+        """
+        self._policies = compile_policies(self._tables, anchors, whole, self.policies.generation + 1)
+        self.anchors, self.whole = anchors, whole
+
+    @property
+    def generation(self) -> int:
+        """Grows with whatever a proof rests on: policies, anchors, and what is known of issuers."""
+        return self.policies.generation + self.revocations.generation
 
     def show(self, peer: Peer, presentations: Sequence[bytes]) -> None:
         """Judge the credentials a node shows; those that do not count here leave it without their attributes."""
         assert peer.bundle is not None  # noqa: S101 - a session came first
+        credentials, refused = verify_presentations(
+            presentations,
+            subject=peer.identifier,
+            subject_seq=peer.bundle.seq,
+            anchors=self.anchors,
+            revocations=self.revocations,
+            now=self.now(),
+        )
+        for error in refused:
+            self._refuse(peer, error)
+        if credentials:
+            self.remember(peer.identifier)
+        peer.proof = _prove(peer.name, credentials, self.generation)
+
+    def _proof(self, peer: Peer) -> Proof:
+        """Return what a node has proven, judged anew where a credential has expired or what it rests on has changed."""
+        proof = peer.proof
+        assert isinstance(proof, Proof)  # noqa: S101 - show() came first
+        if self.now() >= proof.principal.expires or proof.generation != self.generation:
+            proof = self._judge_again(peer, proof)
+        return proof
+
+    def _judge_again(self, peer: Peer, proof: Proof) -> Proof:
+        assert peer.bundle is not None  # noqa: S101 - a session came first
         credentials: list[Credential] = []
-        for encoded in presentations:
+        for credential in proof.credentials:
             try:
                 credentials.append(
-                    verify_presentation(
-                        encoded,
+                    judge(
+                        credential,
                         subject=peer.identifier,
                         subject_seq=peer.bundle.seq,
                         anchors=self.anchors,
+                        revocations=self.revocations,
                         now=self.now(),
                     )
                 )
             except CredentialError as error:
-                self.unproven += 1
-                if self.unproven & (self.unproven - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
-                    _log.warning("credential not accepted", node=peer.name, why=str(error), so_far=self.unproven)
-        peer.proof = _prove(peer.name, credentials)
+                self._refuse(peer, error)
+        peer.proof = proof = _prove(peer.name, credentials, self.generation)
+        return proof
 
-    def admit(self, peer: Peer, entry: Tell | Ask, answer: Answer, *, late: bool) -> Delivery | DeliveryError | None:
+    def _refuse(self, peer: Peer, error: CredentialError) -> None:
+        self.unproven += 1
+        if self.unproven & (self.unproven - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
+            _log.warning("credential not accepted", node=peer.name, why=str(error), so_far=self.unproven)
+
+    def prove_sealed(self, sender: Bundle, presentations: Sequence[bytes], created: int) -> Proof:
+        """Judge what a sealed envelope shows: its credentials as of when it was written, by the lists of now."""
+        name = format_identifier(sender.identifier)
+        credentials, refused = verify_presentations(
+            presentations,
+            subject=sender.identifier,
+            subject_seq=sender.seq,
+            anchors=self.anchors,
+            revocations=self.revocations,
+            now=created,
+        )
+        for error in refused:
+            _log.warning("credential not accepted", node=name, why=str(error))
+        if credentials:
+            self.remember(sender.identifier)
+        proof = _prove(name, credentials, self.generation)
+        return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
+
+    def prepare_sealed(self, entry: Tell, proof: Proof, reply: Reply) -> tuple[Cell | PoolCell, Asked]:
+        """Judge a message of a sealed envelope.
+
+        Args:
+            entry: the message.
+            proof: what its sender has proven.
+            reply: what is told when the handler has ended.
+
+        Returns:
+            the agent, and what it is to accept.
+
+        Raises:
+            Refusal: it may not pass.
+        """
+        cell, message = self._judge(entry, proof)
+        handler = cell.spec.handler_of(type(message))
+        assert handler is not None  # noqa: S101 - the agent's table names it
+        if handler.kind == "stream":
+            raise Refusal("not handled", NotHandled("a stream wants a reader, and nobody waits for this message"))
+        return cell, Asked(message, handler, proof.sender, reply)
+
+    def bury(self, entry: Message, sender: str, reason: Reason, why: str = "") -> None:
+        """Make a dead letter of a message of another node."""
+        letter = DeadLetter(printable(entry.recipient), printable(entry.name), sender, reason, printable(why))
+        self.runtime.add_dead_letter(letter)
+
+    def may_send(self, peer: Peer, entry: Message | Watch) -> Denied | None:
+        """Judge one message that is to leave, by what its recipient has proven: permitted unless forbidden.
+
+        Returns:
+            what its sender is told if it may not leave.
+        """
+        if not self.policies.restricts_sending:
+            return None
+        recipient = Principal(peer.name, peer.name) if peer.proof is None else self._proof(peer).principal
+        sender = Principal(self.name, self.name)
+        decision = self.policies.sending(sender, recipient, now=self.now())
+        self._record(decision, sender, SEND, PRINCIPAL, peer.name)
+        if decision.allowed:
+            return None
+        name = WATCH if isinstance(entry, Watch) else entry.name
+        recipient_name, message = printable(entry.recipient), printable(name)
+        self.runtime.add_dead_letter(
+            DeadLetter(recipient_name, message, self.name, "denied", printable(decision.reason))
+        )
+        return Denied(f"{message} was not sent to {peer.name}/{recipient_name}: {printable(decision.reason, 500)}")
+
+    def _record(self, decision: Decision, principal: Principal, action: str, agent: str, resource: str) -> None:
+        if self.audit is not None:
+            self.audit.write(decision, principal, action, agent, resource, now=self.now())
+
+    def may_watch(self, peer: Peer, entry: Watch) -> Cell | PoolCell | None:
+        """Judge a watch: who may send an agent something may know when that has ended.
+
+        Returns:
+            the agent; None where it is not there, or there is nothing that the node may send it, which is told alike.
+        """
+        cell = self.runtime.find(entry.recipient)
+        reason: Reason = "unknown agent"
+        if cell is not None and not entry.sender:
+            proof = self._proof(peer)
+            if any(self._may_send(proof, name, cell) for name in self._tables[cell.spec]):
+                return cell
+            reason = "denied"
+        self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, peer.name, reason))
+        return None
+
+    def admit(self, peer: Peer, entry: Message, reply: Reply | None, *, late: bool) -> Asked | DeliveryError | None:
         """Judge one message, and queue it if it may pass.
 
         Args:
             peer: the node it comes from.
             entry: the message.
-            answer: takes the outcome of an ask that was queued.
+            reply: where the answer goes to an ask, and the items of a stream.
             late: whether a later message of that node came before it.
 
         Returns:
-            the delivery of an ask that waits for its handler now; what an asker is told if the message may not pass;
-            None for a message that asks for nothing.
+            the delivery of what waits for its handler now and is answered; what an asker is told if the message may
+            not pass; None for a message that asks for nothing.
         """
-        proof = peer.proof
-        assert isinstance(proof, Proof)  # noqa: S101 - show() came first
-        if self.now() >= proof.principal.expires:
-            proof = peer.proof = _prove(peer.name, [each for each in proof.credentials if each.expires > self.now()])
+        proof = self._proof(peer)
         try:
-            return self._queue(entry, proof, answer, late=late)
-        except _Refused as refused:
-            recipient, message = printable(entry.recipient), printable(entry.name)
-            letter = DeadLetter(recipient, message, peer.name, refused.reason, printable(refused.why))
-            self.runtime.add_dead_letter(letter)
+            return self._queue(entry, proof, reply, late=late)
+        except Refusal as refused:
+            self.bury(entry, peer.name, refused.reason, refused.why)
             return refused.error
 
-    def _queue(self, entry: Tell | Ask, proof: Proof, answer: Answer, *, late: bool) -> Delivery | None:
+    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, *, late: bool) -> Asked | None:
         if late:
-            raise _Refused("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
+            raise Refusal("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
-            raise _Refused("stopped", NotDelivered("the node is stopping: nothing was run"))
+            raise Refusal("stopped", NotDelivered("the node is stopping: nothing was run"))
+        cell, message = self._judge(entry, proof)
+        return self._deliver(entry, cell, message, proof, reply)
+
+    def _judge(self, entry: Message, proof: Proof) -> tuple[Cell | PoolCell, object]:
+        """Find the agent, ask the policy, and decode the message in between."""
         cell, cls = self._find(entry, proof)
         decision = self._attribute_part(proof, entry.name, cell)
-        if decision is not None and not decision.allowed:
-            raise _Refused("denied", Denied(), decision.reason)
+        if decision is not None:
+            self._settle(decision, proof, entry.name, cell)
         message = self._decode(entry, cls)
         if decision is None:
             decision = self.policies.decide(
                 proof.principal, entry.name, cell.spec.agent, cell.name, message, now=self.now()
             )
-            if not decision.allowed:
-                raise _Refused("denied", Denied(), decision.reason)
-        return self._deliver(entry, cell, message, proof, answer)
+            self._settle(decision, proof, entry.name, cell)
+        return cell, message
 
-    def _find(self, entry: Tell | Ask, proof: Proof) -> tuple[Cell | PoolCell, type]:
+    def _settle(self, decision: Decision, proof: Proof, action: str, cell: Cell | PoolCell) -> None:
+        self._record(decision, proof.principal, action, cell.spec.agent, cell.name)
+        if not decision.allowed:
+            raise Refusal("denied", Denied(), decision.reason)
+
+    def _find(self, entry: Message, proof: Proof) -> tuple[Cell | PoolCell, type]:
         cell = self.runtime.find(entry.recipient)
         if cell is None:
-            raise _Refused("unknown agent", Denied())
+            raise Refusal("unknown agent", Denied())
         found = self._tables[cell.spec].get(entry.name)
         if found is not None:
             return cell, found[0]
         open_to_sender = sorted(name for name in self._tables[cell.spec] if self._may_send(proof, name, cell))
         if not open_to_sender:
-            raise _Refused("not handled", Denied())
+            raise Refusal("not handled", Denied())
         name, takes = printable(entry.name, 50), ", ".join(open_to_sender)
-        raise _Refused("not handled", NotHandled(f"{cell.name} does not handle {name}; you may send it {takes}"))
+        raise Refusal("not handled", NotHandled(f"{cell.name} does not handle {name}; you may send it {takes}"))
 
     def _may_send(self, proof: Proof, name: str, cell: Cell | PoolCell) -> bool:
         decision = self._attribute_part(proof, name, cell)
@@ -207,49 +390,42 @@ class Admission:
     def _attribute_part(self, proof: Proof, name: str, cell: Cell | PoolCell) -> Decision | None:
         return self.policies.attribute_part(proof.principal, name, cell.spec.agent, cell.name, now=self.now())
 
-    def _decode(self, entry: Tell | Ask, cls: type) -> object:
+    def _decode(self, entry: Message, cls: type) -> object:
         self.decoded += 1
         try:
-            return decode_payload(entry.payload, cls)
+            return decode_payload(entry.payload, cls, self.read_ref)
         except MessageError as error:
-            raise _Refused("malformed", NotHandled(f"the message does not fit: {error}"), str(error)) from None
+            raise Refusal("malformed", NotHandled(f"the message does not fit: {error}"), str(error)) from None
         except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
-            raise _Refused("malformed", NotHandled("the message does not fit"), type(error).__name__) from None
+            raise Refusal("malformed", NotHandled("the message does not fit"), type(error).__name__) from None
 
     def _deliver(
-        self, entry: Tell | Ask, cell: Cell | PoolCell, message: object, proof: Proof, answer: Answer
-    ) -> Delivery | None:
+        self, entry: Message, cell: Cell | PoolCell, message: object, proof: Proof, reply: Reply | None
+    ) -> Asked | None:
         handler = cell.spec.handler_of(type(message))
         assert handler is not None  # noqa: S101 - the agent's table names it
-        if isinstance(entry, Ask):
+        if (handler.kind == "stream") is not isinstance(entry, Open):
+            raise Refusal("not handled", not_so(message, handler))
+        asked, delivery = None, Delivery(message, handler, proof.sender)
+        if isinstance(entry, Open):
+            asked = delivery = Asked(message, handler, proof.sender, reply)
+        elif isinstance(entry, Ask):
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
             deadline = trio.current_time() + remaining
-            delivery = Delivery(message, handler, proof.sender, RemoteReply(answer), deadline, limited=True)
-        else:
-            delivery = Delivery(message, handler, proof.sender)
+            asked = delivery = Asked(message, handler, proof.sender, reply, deadline, limited=True)
         try:
             cell.accept_nowait(delivery)
         except Overloaded as error:
-            raise _Refused("overloaded", error) from None
+            raise Refusal("overloaded", error) from None
         except NotDelivered as error:
-            raise _Refused("stopped", error) from None
-        return delivery if isinstance(entry, Ask) else None
-
-
-@final
-@attrs.frozen(eq=False)
-class RemoteReply:
-    """Where the reply to another node's ask goes."""
-
-    _answer: Callable[[outcome.Outcome[Any]], None]
-
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Send it."""
-        self._answer(result)
+            raise Refusal("stopped", error) from None
+        return asked
 
 
 @attrs.define
-class _Refused(Exception):
+class Refusal(Exception):
+    """A message may not pass: why, for the log at home, and what its asker is told."""
+
     reason: Reason
     error: DeliveryError
     why: str = ""

@@ -1,32 +1,42 @@
 """A node's place at one relay: registered, kept alive, and taken again after a loss."""
 
 import secrets
-from collections.abc import Awaitable, Callable
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Final, final
 
 import attrs
 import trio
 
-from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable
+from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable, TrustError
 from autonomy_trio.fabric.addresses import RelayAddress
 from autonomy_trio.fabric.links import PONG, Link, Outbox, receive_alive
 from autonomy_trio.logs import get_log, printable
+from autonomy_trio.trust.identity import History
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.constants import KEY_BYTES
+from autonomy_trio.wire.constants import KEY_BYTES, SEALED, UNACKNOWLEDGED
 from autonomy_trio.wire.frames import (
     Deliver,
     Frame,
+    Lookup,
     Nack,
     Parameters,
     Ping,
     Pong,
+    Publish,
+    Records,
     Send,
+    Store,
+    Stored,
     decode_frame,
     encode_frame,
     join_frames,
-    make_register,
     split_frames,
+)
+from autonomy_trio.wire.mailbox import Connection, make_ack, make_fetch, stored_id
+from autonomy_trio.wire.registration import (
+    make_register,
     verify_hello,
     verify_welcome,
 )
@@ -49,13 +59,38 @@ LONGEST_SILENCE: Final = 60.0
 FLUSH_LIMIT: Final = 1.0
 """Seconds in which what still waits may leave when the node closes."""
 
+MOST_NAMED: Final = 3
+"""Issuers that an error names."""
+
 TIME_TO_LIVE: Final = 30
 """Seconds after which a packet is of no use to its receiver any more."""
+
+STORED_LIMIT: Final = 10.0
+"""Seconds a relay may take to store an envelope."""
+
+MOST_TAKEN: Final = 16 * UNACKNOWLEDGED
+"""Envelopes that wait to be acknowledged at one relay, which takes too little."""
+
+LOST: Final = "connection lost"
+"""Why an envelope may not be stored: it may be all the same."""
 
 Connect = Callable[[str, trio.Nursery], Awaitable[Link]]
 """Opens a link to a URL; its background tasks run in the nursery."""
 
 _log = get_log()
+
+
+@final
+@attrs.define(eq=False)
+class _Storing:
+    """An envelope that the relay is to store."""
+
+    refusal: str | None = None
+    ended: trio.Event = attrs.field(factory=trio.Event)
+
+    def end(self, refusal: str | None) -> None:
+        self.refusal = refusal
+        self.ended.set()
 
 
 @final
@@ -72,16 +107,77 @@ class Attachment:
     _now: Callable[[], float]
     _on_refused: Callable[[bytes, str], None] = lambda destination, reason: None  # noqa: ARG005 - the shape of the call
     """Takes a destination that the relay could not reach, and its reason."""
+    _see: Callable[[History], None] = lambda _: None
+    """Takes the relay's history, and raises `TrustError` when it may not count."""
+    _on_sealed: Callable[["Attachment", bytes], None] = lambda _, packet: None  # noqa: ARG005 - the shape of the call
+    """Takes a sealed envelope; never waits."""
+    _shown_to: Callable[[Collection[bytes]], Sequence[bytes]] = lambda _: ()
+    """Returns what to show to a relay that asks for credentials of these issuers."""
+    on_records: Callable[["Attachment", Records], None] = lambda _, records: None  # noqa: ARG005 - as above
+    """Takes the answer to a lookup in the relay's directory."""
     is_attached: bool = False
     times_attached: int = 0
+    _asks_for: tuple[bytes, ...] = ()
+    """The issuers whose credentials the relay asked for last."""
     _running: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _outbox: Outbox = attrs.field(factory=lambda: Outbox(OUTBOX_BYTES))
+    _fetches: bool = False
+    _connection: Connection | None = None
+    _sequence: int = 0
+    """Of the next FETCH or ACK on this connection."""
+    _unstored: dict[bytes, _Storing] = attrs.field(factory=dict[bytes, _Storing])
+    """What the relay has not said STORED of, by its `stored_id`."""
+    _taken: deque[bytes] = attrs.field(factory=deque[bytes])
+    """What is to be acknowledged, when the relay takes it."""
+    _acknowledging: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it was dropped, for the relay is away or takes too little."""
         if not self.is_attached:
             return False
         return self._outbox.put(join_frames([encode_frame(Send(destination, 0, TIME_TO_LIVE, packet))]))
+
+    async def store(self, destination: bytes, packet: bytes, time_to_live: int) -> str | None:
+        """Have a sealed envelope stored for another node.
+
+        Args:
+            destination: the other node.
+            packet: the envelope.
+            time_to_live: seconds after which it is of no use.
+
+        Returns:
+            None when the relay has it on its disk, else why not, in a word.
+        """
+        identifier, storing = stored_id(packet), _Storing()
+        frame = join_frames([encode_frame(Store(destination, time_to_live, packet))])
+        while self.is_attached and not self._outbox.put(frame):
+            await self._outbox.wait_room()
+        if not self.is_attached:
+            return LOST
+        self._unstored[identifier] = storing
+        try:
+            with trio.move_on_after(STORED_LIMIT):
+                await storing.ended.wait()
+                return storing.refusal
+        finally:
+            self._unstored.pop(identifier, None)
+        return "no answer"
+
+    def fetch(self) -> None:
+        """Have what is stored for this node handed over, on this connection and those that follow."""
+        self._fetches = True
+        if self.is_attached:
+            self._ask_for_stored()
+
+    def acknowledge(self, identifier: bytes) -> None:
+        """Have a stored envelope forgotten; without a connection, or with too many, it comes again."""
+        if self.is_attached and len(self._taken) < MOST_TAKEN:
+            self._taken.append(identifier)
+            self._acknowledging.unpark_all()
+
+    def request(self, frame: Publish | Lookup) -> bool:
+        """Queue what the relay's directory is asked or told; False where it was dropped."""
+        return self.is_attached and self._outbox.put(join_frames([encode_frame(frame)]))
 
     async def wait_room(self) -> None:
         """Return when packets can be queued again; at once while the relay is away."""
@@ -129,7 +225,15 @@ class Attachment:
     def _first_failure(self, error: LinkError | ProtocolError) -> LinkError:
         if isinstance(error, (RelayUnreachable, RelayRefused)):
             return error
-        return RelayRefused(f"{self.relay.url} did not let this node in ({error}): is it a relay, with room for more?")
+        if self._asks_for:
+            issuers = " or ".join(format_identifier(each) for each in self._asks_for[:MOST_NAMED])
+            return RelayRefused(
+                f"{self.relay.url} did not let this node in ({error}): it asks for a credential of {issuers}"
+            )
+        return RelayRefused(
+            f"{self.relay.url} did not let this node in ({error}): "
+            "is it a relay with room for more, and is the clock right?"
+        )
 
     async def _attach(self, task_status: trio.TaskStatus[None]) -> None:
         """Connect, register and serve once; returns or raises when the connection has ended."""
@@ -139,17 +243,22 @@ class Attachment:
                 link = await self._connect(self.relay.url, nursery)
                 try:
                     parameters = await self._register(link)
-                    self.is_attached = True
+                    self.is_attached, self._sequence = True, 0
                     self.times_attached += 1
                     if self.times_attached == 1:
                         task_status.started()
                     else:
                         _log.info("relay back", relay=self.relay.url)
                     self._on_attached()
+                    if self._fetches:
+                        self._ask_for_stored()
                     failure = await self._converse(link, parameters)
                 finally:
                     self.is_attached = False
                     self._outbox.discard()
+                    self._taken.clear()
+                    for storing in self._unstored.values():
+                        storing.end(LOST)
                     with trio.CancelScope(shield=True):
                         await link.aclose()
             except (LinkError, ProtocolError) as error:
@@ -161,14 +270,23 @@ class Attachment:
         """Prove to the relay who this node is, and have it prove which relay it is."""
         with trio.move_on_after(REGISTER_LIMIT):
             hello = _only(split_frames(await link.receive()))
-            _, bundle = verify_hello(hello, self._now())
+            greeting, bundle = verify_hello(hello, self._now())
             if self.relay.pin is not None and bundle.identifier != self.relay.pin:
                 found, wanted = format_identifier(bundle.identifier), format_identifier(self.relay.pin)
                 raise RelayRefused(f"{self.relay.url} is the relay {found}, not {wanted} as pinned")
-            register = make_register(self._vault, hello, (), secrets.token_bytes(KEY_BYTES), self._now())
+            try:
+                self._see(bundle.history)
+            except TrustError as error:
+                raise RelayRefused(f"{self.relay.url} is not to be trusted: {error}") from None
+            self._asks_for = greeting.issuers
+            shown = self._shown_to(greeting.issuers) if greeting.issuers else ()
+            nonce = secrets.token_bytes(KEY_BYTES)
+            register = make_register(self._vault, hello, shown, nonce, self._now())
             await link.send(join_frames([register]))
             welcome = _only(split_frames(await link.receive()))
-            return verify_welcome(welcome, hello, register, bundle).parameters
+            parameters = verify_welcome(welcome, hello, register, bundle).parameters
+            self._connection = Connection(greeting.nonce, nonce)
+            return parameters
         raise RelayUnreachable(f"{self.relay.url} did not welcome this node in {REGISTER_LIMIT:g} s: is it a relay?")
 
     async def _converse(self, link: Link, parameters: Parameters) -> LinkError | ProtocolError:
@@ -177,6 +295,7 @@ class Attachment:
         outbox = self._outbox
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_write, link, outbox, failures)
+            nursery.start_soon(self._keep_acknowledging)
             try:
                 await self._read(link, outbox, parameters)
             except (LinkError, ProtocolError) as error:
@@ -194,16 +313,43 @@ class Attachment:
 
     def _take(self, frame: Frame, outbox: Outbox) -> None:
         match frame:
+            case Deliver() if _is_sealed(frame.packet):
+                self._on_sealed(self, frame.packet)
             case Deliver():
                 self._deliver(self, frame.source, frame.packet)
             case Ping():
                 outbox.put_urgent(PONG)
             case Nack():
                 self._on_refused(frame.destination, printable(frame.reason))
+            case Stored():
+                if (storing := self._unstored.get(frame.id)) is not None:
+                    storing.end(None if frame.refusal is None else printable(frame.refusal))
             case Pong():
                 pass
+            case Records():
+                self.on_records(self, frame)
             case _:
                 raise ProtocolError(f"a relay sends no {type(frame).__name__.upper()} to a registered node")
+
+    def _ask_for_stored(self) -> None:
+        connection, sequence = self._next_request()
+        self._outbox.put(join_frames([make_fetch(self._vault, connection, sequence, UNACKNOWLEDGED)]))
+
+    async def _keep_acknowledging(self) -> None:
+        while True:
+            while not self._taken:
+                await self._acknowledging.park()
+            # What was taken meanwhile goes into one ACK, for each has a signature.
+            await self._outbox.wait_room()
+            ids = [self._taken.popleft() for _ in range(min(len(self._taken), UNACKNOWLEDGED))]
+            connection, sequence = self._next_request()
+            self._outbox.put(join_frames([make_ack(self._vault, connection, sequence, ids)]))
+            await trio.lowlevel.checkpoint()
+
+    def _next_request(self) -> tuple[Connection, int]:
+        assert self._connection is not None  # noqa: S101 - it is attached
+        sequence, self._sequence = self._sequence, self._sequence + 1
+        return self._connection, sequence
 
 
 async def _write(link: Link, outbox: Outbox, failures: list[LinkError | ProtocolError]) -> None:
@@ -218,3 +364,8 @@ def _only(frames: list[bytes]) -> bytes:
     if len(frames) != 1:
         raise ProtocolError("a relay welcomes with one frame at a time")
     return frames[0]
+
+
+def _is_sealed(packet: bytes) -> bool:
+    """Tell whether a packet is by its kind a sealed envelope, which no session opens."""
+    return packet[1:2] == bytes((SEALED,))

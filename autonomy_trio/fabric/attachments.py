@@ -1,6 +1,6 @@
 """The relays of one node: those it was given, and those in the addresses it uses."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, final
 
 import attrs
@@ -9,10 +9,13 @@ import trio
 from autonomy_trio.errors import AutonomyError, ConfigurationError
 from autonomy_trio.fabric.addresses import RelayAddress
 from autonomy_trio.fabric.attachment import Attachment, Connect
+from autonomy_trio.fabric.durable import Durable
+from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.frames import Records
 
 MOST_RELAYS: Final = 16
 """Relays a node attaches to."""
@@ -26,15 +29,26 @@ class Attachments:
     """All attachments of one node, in the order they were asked for."""
 
     _vault: Vault
+    _histories: Histories
     _peers: Peers
     _nursery: trio.Nursery
     _connect: Connect
     _now: Callable[[], float]
+    _durable: Durable
+    _shown_to: Callable[[Collection[bytes]], Sequence[bytes]] = lambda _: ()
+    """Returns what to show to a relay that asks for credentials of these issuers."""
+    on_records: Callable[[Attachment, Records], None] = lambda _, records: None  # noqa: ARG005 - the shape of the call
+    """Takes the answer to a lookup in a relay's directory."""
+    _fetches: bool = False
     _by_url: dict[str, Attachment] = attrs.field(factory=dict[str, Attachment])
 
     def relays(self) -> Sequence[RelayAddress]:
         """Return the relays, those that are away now among them."""
         return [attachment.relay for attachment in self._by_url.values()]
+
+    def attached(self) -> Sequence[Attachment]:
+        """Return those whose relay is there now."""
+        return [attachment for attachment in self._by_url.values() if attachment.is_attached]
 
     def count_attached(self) -> int:
         """Return how many relays are there now."""
@@ -64,6 +78,20 @@ class Attachments:
         attachment = self._add(relay)
         if attachment is not None:
             self._nursery.start_soon(self._run, attachment)
+
+    def fetch(self) -> None:
+        """Have all relays hand over what is stored for this node, now that its agents are there."""
+        self._fetches = True
+        for attachment in self._by_url.values():
+            attachment.fetch()
+
+    def depots(self, relay: RelayAddress | None) -> Sequence[Attachment]:
+        """Return where to store something: the relay that its address names, and where that is away all others."""
+        named = None if relay is None else self._by_url.get(relay.url)
+        others = [attachment for attachment in self._by_url.values() if attachment is not named]
+        if named is None:
+            return others
+        return [named] if named.is_attached else [named, *others]
 
     async def flush(self) -> None:
         """Return when what waits to leave has left, or a moment has passed."""
@@ -108,7 +136,15 @@ class Attachments:
             self._peers.refresh,
             self._now,
             refused,
+            self._histories.see,
+            self._durable.receive,
+            self._shown_to,
         )
+        if self._fetches:
+            attachment.fetch()
+        attachment.on_records = self.on_records
+        if relay.pin is not None:
+            self._histories.watcher.keep(relay.pin)
         self._by_url[relay.url] = attachment
         self._peers.carriers.append(attachment)
         return attachment

@@ -1,20 +1,54 @@
-"""The credentials a node shows: those in its home, and those it is given."""
+"""The credentials a node shows, the revocation lists it obeys, and where their issuers are reached.
 
-from collections.abc import Iterable, Sequence
+A credential that expired while its node was switched off is held on and shown to nobody: its issuer may renew it.
+"""
+
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, final
+from typing import Final, TypeVar, final
 
 import attrs
 
-from autonomy_trio.errors import CredentialError
+from autonomy_trio.errors import AutonomyError, CredentialError, VaultError
+from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.logs import get_log
-from autonomy_trio.trust.credentials import from_text, read_presentation, to_text
+from autonomy_trio.trust.credentials import Credential, Presentation, from_text, read_presentation, renew_at, to_text
+from autonomy_trio.trust.identity import History
+from autonomy_trio.trust.lists import RevocationList, list_from_text, list_to_text
 from autonomy_trio.trust.records import format_identifier
 
 FOLDER: Final = "credentials"
 """The folder of a home whose files are shown."""
+LISTS_FOLDER: Final = "lists"
+"""The folder of a home whose revocation lists are obeyed, and shown with the credentials of their issuers."""
+
+AUTHORITIES_FOLDER: Final = "authorities"
+"""The folder of a home with the address of each authority that it was enrolled with, in a file by its identifier."""
+
+HELD_LIMIT: Final = 256
+"""Most credentials that a wallet holds; far fewer are shown."""
+AUTHORITIES_LIMIT: Final = 64
+"""Most authorities whose address a wallet knows: as many as an anchors file has."""
+ADDRESS_CHARACTERS: Final = 1024
+"""Most characters of such an address."""
+RENEWABLE_FOR: Final = 30 * 86_400
+"""Seconds after its end for which a credential is held, to be renewed."""
+
+T = TypeVar("T")
 
 _log = get_log()
+
+
+@attrs.frozen
+class _Held:
+    presentation: Presentation
+    file: Path | None
+    """Where this wallet keeps it; None for a file of somebody's own."""
+
+    @property
+    def credential(self) -> Credential:
+        return self.presentation.credential
 
 
 @final
@@ -24,63 +58,174 @@ class Wallet:
 
     subject: bytes
     home: Path | None
-    _expires: dict[bytes, float] = attrs.field(factory=dict[bytes, float], repr=False)
-    """When each credential ends, in Unix seconds."""
+    _held: dict[bytes, _Held] = attrs.field(factory=dict[bytes, _Held], repr=False)
+    """By the credential's id."""
+    _lists: dict[bytes, tuple[RevocationList, History]] = attrs.field(
+        factory=dict[bytes, "tuple[RevocationList, History]"], repr=False
+    )
+    """The newest list of each issuer."""
 
-    def shown(self, now: float) -> Sequence[bytes]:
-        """Return the credentials to show, the latest first, for only so many are."""
-        return [encoded for encoded, expires in reversed(self._expires.items()) if now < expires]
+    _authorities: dict[bytes, Address] = attrs.field(factory=dict[bytes, Address], repr=False)
+
+    @property
+    def authorities(self) -> Mapping[bytes, Address]:
+        """Where the authorities are reached that this node was enrolled with, by identifier."""
+        return dict(self._authorities)
+
+    @property
+    def lists(self) -> Sequence[tuple[RevocationList, History]]:
+        """The newest revocation list known of each issuer."""
+        return list(self._lists.values())
+
+    def shown(self, now: float, issuers: Collection[bytes] | None = None) -> Sequence[bytes]:
+        """Return the credentials to show, the latest first, for only so many are; the first of an issuer has its list.
+
+        One that was renewed is not shown: the two could contradict each other.
+
+        Args:
+            now: Unix seconds.
+            issuers: of whom alone, where somebody asks for these; None is any.
+        """
+        holding = [each.presentation for each in self._held.values() if now < each.credential.expires]
+        shown: list[bytes] = []
+        listed: set[bytes] = set()
+        for each in reversed(holding):
+            if any(_renews(other.credential, each.credential) for other in holding):
+                continue
+            issuer = each.credential.issuer
+            if issuers is not None and issuer not in issuers:
+                continue
+            newest = None if issuer in listed else self._lists.get(issuer)
+            listed.add(issuer)
+            shown.append((each.with_list(None, each.history) if newest is None else each.with_list(*newest)).encode())
+        return shown
+
+    def due(self, now: float, seq: int = 0) -> Sequence[Credential]:
+        """Return the credentials that are to be renewed and were not yet.
+
+        Args:
+            now: Unix seconds; past two thirds of its life a credential is due, past its end too.
+            seq: the node's sequence number; what was issued to an earlier one is due at once.
+        """
+        held = [each.credential for each in self._held.values()]
+        return [
+            each
+            for each in held
+            if (renew_at(each) <= now or each.subject_seq < seq) and not any(_renews(other, each) for other in held)
+        ]
+
+    def learn(self, revocations: RevocationList, history: History) -> None:
+        """Keep a revocation list when it is newer than the one that is kept of its issuer."""
+        known = self._lists.get(revocations.issuer)
+        if known is None or revocations.place > known[0].place:
+            self._lists[revocations.issuer] = revocations, history
+
+    def keep(self, revocations: RevocationList, history: History) -> bool:
+        """Keep a revocation list, in the home too, when it is newer than the one that is kept; tell whether it is.
+
+        Raises:
+            VaultError: the home refuses; the list is kept in memory.
+        """
+        known = self._lists.get(revocations.issuer)
+        if known is not None and revocations.place <= known[0].place:
+            return False
+        self.learn(revocations, history)
+        self._write(LISTS_FOLDER, revocations.issuer, list_to_text(revocations.signed, history.changes))
+        return True
+
+    def shows_for(self, issuer: bytes) -> bool:
+        """Tell whether credentials of an issuer are held."""
+        return any(each.credential.issuer == issuer for each in self._held.values())
+
+    def know(self, address: Address) -> None:
+        """Remember, in the home too, where an authority is reached.
+
+        Raises:
+            CredentialError: there are too many.
+            VaultError: the home refuses.
+        """
+        if address.node not in self._authorities and len(self._authorities) >= AUTHORITIES_LIMIT:
+            raise CredentialError(f"this node is enrolled with {AUTHORITIES_LIMIT} authorities already: use fewer")
+        self._authorities[address.node] = address
+        self._write(AUTHORITIES_FOLDER, address.node, f"{address}\n")
 
     def load(self, files: Iterable[Path], now: float) -> None:
-        """Read the files that were asked for, and those in the home.
+        """Read the files that were asked for, and the credentials and lists in the home.
 
         Raises:
             CredentialError: a file that was asked for cannot be shown. One in the home is only logged.
         """
-        folder = None if self.home is None else self.home / FOLDER
-        for file in sorted(folder.iterdir()) if folder is not None and folder.is_dir() else ():
-            if not file.is_file():
-                continue  # a pipe would be waited for
+        for file in self._files(FOLDER):
             try:
                 self._add(file, now)
             except CredentialError as error:
                 _log.warning("credential not shown", why=str(error))
+        for file in self._files(LISTS_FOLDER):
+            try:
+                self.learn(*_parsed(file, list_from_text))
+            except CredentialError as error:
+                _log.warning("revocation list not obeyed", why=str(error))
+        for file in self._files(AUTHORITIES_FOLDER)[:AUTHORITIES_LIMIT]:
+            try:
+                address = _parsed(file, lambda text: Address.parse(text[:ADDRESS_CHARACTERS].strip()))
+            except AutonomyError as error:
+                _log.warning("authority not known", file=str(file), why=str(error))
+            else:
+                self._authorities[address.node] = address
         for file in files:
             self._add(file, now)
 
     def add(self, text: str, now: float) -> None:
-        """Take a credential in, and keep it in the home where there is one.
+        """Take a credential in, and keep it in the home where there is one, in place of those that have expired.
 
         Raises:
             CredentialError: it cannot be shown by this node.
         """
-        encoded = from_text(text)
-        name = self._take(encoded, now, "the credential")
-        if self.home is not None:
-            folder = self.home / FOLDER
-            folder.mkdir(mode=0o700, exist_ok=True)
-            (folder / name).touch(mode=0o600)
-            (folder / name).write_text(to_text(encoded), encoding="ascii")
+        try:
+            presentation = read_presentation(from_text(text))
+        except CredentialError as error:
+            raise CredentialError(f"the credential: {error}") from None
+        self._check(presentation.credential, now, "the credential")
+        file = self._write(FOLDER, presentation.credential.id, to_text(presentation.encode()))
+        self._take(presentation, file, now)
+
+    def _write(self, folder: str, name: bytes, text: str) -> Path | None:
+        """Write a file of the home whole, or not at all; return where it is, None where there is no home.
+
+        Raises:
+            VaultError: the disk or the folder refuses.
+        """
+        if self.home is None:
+            return None
+        place = self.home / folder / name.hex()
+        fresh = place.with_suffix(".new")
+        try:
+            place.parent.mkdir(mode=0o700, exist_ok=True)
+            fresh.unlink(missing_ok=True)
+            with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            fresh.replace(place)
+        except OSError as error:
+            raise VaultError(f"{place} cannot be written ({(error.strerror or str(error)).lower()})") from None
+        return place
+
+    def _files(self, folder: str) -> list[Path]:
+        place = None if self.home is None else self.home / folder
+        if place is None or not place.is_dir():
+            return []
+        return [file for file in sorted(place.iterdir()) if file.is_file()]  # a pipe would be waited for
 
     def _add(self, file: Path, now: float) -> None:
-        try:
-            text = file.read_text(encoding="ascii")
-        except OSError as error:
-            raise CredentialError(f"{file} cannot be read ({(error.strerror or str(error)).lower()})") from None
-        except UnicodeDecodeError:
-            raise CredentialError(f"{file} is no credential: it has characters that none has") from None
-        try:
-            encoded = from_text(text)
-        except CredentialError as error:
-            raise CredentialError(f"{file}: {error}") from None
-        self._take(encoded, now, str(file))
+        presentation = _parsed(file, lambda text: read_presentation(from_text(text)))
+        kept = self.home is not None and file == self.home / FOLDER / presentation.credential.id.hex()
+        lapsed = kept and now < presentation.credential.expires + RENEWABLE_FOR
+        self._check(presentation.credential, now - (RENEWABLE_FOR if lapsed else 0), str(file))
+        self._take(presentation, file if kept else None, now)
 
-    def _take(self, encoded: bytes, now: float, what: str) -> str:
-        """Take a credential in, unless it would never count; return a name for its file."""
-        try:
-            credential = read_presentation(encoded)
-        except CredentialError as error:
-            raise CredentialError(f"{what}: {error}") from None
+    def _check(self, credential: Credential, now: float, what: str) -> None:
+        """Refuse a credential that would never count, or that there is no room for."""
         if credential.subject != self.subject:
             subject, own = format_identifier(credential.subject), format_identifier(self.subject)
             raise CredentialError(
@@ -91,6 +236,44 @@ class Wallet:
                 f"{what} expired {now - credential.expires:,.0f} s ago: ask its issuer, "
                 f"{format_identifier(credential.issuer)}, for a new one"
             )
-        self._expires = {known: expires for known, expires in self._expires.items() if now < expires}
-        self._expires[encoded] = credential.expires
-        return credential.id.hex()
+        held = sum(now < each.credential.expires for each in self._held.values())
+        if held >= HELD_LIMIT and credential.id not in self._held:
+            raise CredentialError(f"{what} is one too many: this node holds {HELD_LIMIT}, so take some away")
+
+    def _take(self, presentation: Presentation, file: Path | None, now: float) -> None:
+        self._held[presentation.credential.id] = _Held(presentation, file)
+        held = [each.credential for each in self._held.values()]
+        ended = sorted((each for each in held if each.expires <= now), key=lambda each: each.expires)
+        excess = len(held) - HELD_LIMIT
+        for number, each in enumerate(ended):
+            is_over = each.expires + RENEWABLE_FOR <= now or any(_renews(other, each) for other in held)
+            if is_over or number < excess:
+                gone = self._held.pop(each.id)
+                if gone.file is not None:
+                    gone.file.unlink(missing_ok=True)
+        if presentation.revocations is not None:
+            self.learn(presentation.revocations, presentation.history)
+
+
+def _renews(newer: Credential, older: Credential) -> bool:
+    """Tell whether one credential takes the place of another: it says all that the other says, later."""
+    return (
+        newer.issuer == older.issuer
+        and newer.subject_seq >= older.subject_seq
+        and newer.not_before > older.not_before
+        and newer.attributes.keys() >= older.attributes.keys()
+    )
+
+
+def _parsed(file: Path, parse: Callable[[str], T]) -> T:
+    """Read a file and parse its text, or say what is wrong with the file."""
+    try:
+        text = file.read_text(encoding="ascii")
+    except OSError as error:
+        raise CredentialError(f"{file} cannot be read ({(error.strerror or str(error)).lower()})") from None
+    except UnicodeDecodeError:
+        raise CredentialError(f"{file} is no credential: it has characters that none has") from None
+    try:
+        return parse(text)
+    except CredentialError as error:
+        raise CredentialError(f"{file}: {error}") from None

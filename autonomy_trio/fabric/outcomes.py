@@ -1,24 +1,34 @@
-"""How an ask's failure crosses the wire: a code for programs, a coarse sentence for people."""
+"""How an ask's failure crosses the wire: a code for programs, a coarse sentence for people.
 
-from typing import Final
+A protocol error crosses as what it is, a name and its fields, and is the asker's own class again where that is known.
+"""
 
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final, cast
+
+import attrs
+import outcome
 import trio
 
 from autonomy_trio.errors import (
     DeliveryError,
     Denied,
     HandlerFailed,
+    MessageError,
     NotDelivered,
     NotHandled,
     OutcomeUnknown,
     Overloaded,
     ReplyError,
 )
-from autonomy_trio.logs import printable
-from autonomy_trio.messages import wire_name
+from autonomy_trio.logs import get_log, printable
+from autonomy_trio.messages import decode_payload, encode_payload, is_message_class, wire_name
+from autonomy_trio.payloads import Resolve
+from autonomy_trio.wire.entries import Error, Foreseen, Reply, check_size
+
+_log = get_log()
 
 _TOO_SLOW: Final = "too slow"
-_REPLY_ERROR: Final = "reply error"
 _ERRORS: Final[dict[str, type[DeliveryError]]] = {
     "not handled": NotHandled,
     "denied": Denied,
@@ -36,8 +46,6 @@ def to_code(error: BaseException) -> tuple[str, str]:
     """Return what a stranger is told of an error: its code, and its text where it is one of ours."""
     if isinstance(error, trio.TooSlowError):
         return _TOO_SLOW, ""
-    if isinstance(error, ReplyError):
-        return _REPLY_ERROR, printable(f"{wire_name(type(error))}{error.args}", MOST_TEXT)
     for code, kind in _ERRORS.items():
         if isinstance(error, kind):
             return code, printable(str(error), MOST_TEXT)
@@ -55,8 +63,6 @@ def from_code(code: str, text: str, *, address: str, message: str) -> Exception:
     """
     if code == _TOO_SLOW:
         return trio.TooSlowError()
-    if code == _REPLY_ERROR:
-        return ReplyError(printable(text, MOST_TEXT))
     kind = _ERRORS.get(code, OutcomeUnknown)
     if kind is Denied:
         return Denied(
@@ -65,3 +71,103 @@ def from_code(code: str, text: str, *, address: str, message: str) -> Exception:
         )
     said = printable(text, MOST_TEXT)
     return kind(said or f"{address} answered {message} with an error and no words")
+
+
+@attrs.frozen
+class Expected:
+    """What an asker can make sense of."""
+
+    message: str
+    """The wire name of what it asks."""
+    kind: object | None
+    """The type of the reply, or of an item; None for no type."""
+    address: str
+    """Whom it asks, in words."""
+    known: Sequence[type[Exception]] = ()
+    """The protocol errors it knows."""
+
+
+def error_entry(request: int, error: BaseException) -> Error:
+    """Return what tells an asker of an error that is no protocol error."""
+    code, text = to_code(error)
+    return Error(request, code, text)
+
+
+def answer_entry(request: int, result: outcome.Outcome[Any]) -> Reply | Error | Foreseen:
+    """Return what tells an asker of an outcome."""
+    try:
+        if isinstance(result, outcome.Value):
+            reply = Reply(request, encode_payload(result.value))
+            check_size(reply)
+            return reply
+        assert isinstance(result, outcome.Error)  # noqa: S101 - an outcome is one of the two
+        if isinstance(result.error, ReplyError):
+            entry = Foreseen(request, wire_name(type(result.error)), encode_payload(result.error))
+            check_size(entry)
+            return entry
+    except Exception as error:  # noqa: BLE001 - fence: a program's own mappings and descriptors, besides MessageError
+        _log.error("answer not sent", error=str(error))
+        what = "reply" if isinstance(result, outcome.Value) else "protocol error"
+        return Error(request, "handler failed", f"the {what} has no encoding or is too large")
+    return error_entry(request, result.error)
+
+
+def read_answer(entry: Reply | Error | Foreseen, expected: Expected, resolve: Resolve | None) -> outcome.Outcome[Any]:
+    """Return what an asker gets for an answer that came over the wire."""
+    match entry:
+        case Reply():
+            return read_value(entry.payload, expected, resolve, "reply")
+        case Error():
+            return outcome.Error(from_code(entry.code, entry.text, address=expected.address, message=expected.message))
+        case Foreseen():
+            return outcome.Error(foreseen(entry, expected.known, resolve))
+
+
+def read_value(payload: bytes, expected: Expected, resolve: Resolve | None, what: str) -> outcome.Outcome[Any]:
+    """Return a reply or an item, or the error that it is none."""
+    try:
+        return outcome.Value(decode_payload(payload, expected.kind, resolve))
+    except MessageError as error:
+        text = f"the {what} of {expected.address} does not fit {expected.message}: {error}"
+    except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
+        text = f"the {what} of {expected.address} cannot be read: {type(error).__name__}"
+    return outcome.Error(MessageError(text))
+
+
+def foreseen(entry: Foreseen, known: Iterable[type[Exception]], resolve: Resolve | None) -> Exception:
+    """Return the protocol error an asker gets.
+
+    Args:
+        entry: what came over the wire.
+        known: the classes that the asker foresees; their subclasses count too.
+        resolve: makes a ref of an address in a field.
+
+    Returns:
+        one of those classes where the name and the fields fit, else a plain `ReplyError` with both in words.
+    """
+    cls = _named(entry.name, known)
+    if cls is not None:
+        try:
+            return cast("Exception", decode_payload(entry.payload, cls, resolve))
+        except MessageError as error:
+            _log.warning("protocol error does not fit", error=printable(entry.name), why=str(error))
+        except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
+            _log.warning("protocol error does not fit", error=printable(entry.name), why=type(error).__name__)
+    try:
+        fields = decode_payload(entry.payload, None)
+    except MessageError:
+        fields = None
+    pairs = cast("Mapping[object, object]", fields).items() if isinstance(fields, Mapping) else ()
+    words = ", ".join(f"{name}={value!r}" for name, value in pairs)
+    return ReplyError(printable(f"{entry.name}({words})", MOST_TEXT))
+
+
+def _named(name: str, known: Iterable[type[Exception]]) -> type[Exception] | None:
+    pending = list(known)
+    while pending:
+        cls = pending.pop()
+        # attrs replaces a class by its slotted twin: the plain one is a subclass of the same name, and no attrs class.
+        if wire_name(cls) == name and is_message_class(cls):
+            return cls
+        pending.extend(cls.__subclasses__())
+    return None

@@ -8,12 +8,35 @@ import attrs
 import outcome
 import trio
 
-from autonomy_trio.actors.delivery import Delivery, PendingReply
-from autonomy_trio.errors import DeliveryError
+from autonomy_trio.actors.cell import Cell
+from autonomy_trio.actors.delivery import Asked, PendingReply
+from autonomy_trio.actors.delivery import Reply as Answered
+from autonomy_trio.actors.pools import PoolCell
+from autonomy_trio.errors import DeliveryError, Denied, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
+from autonomy_trio.fabric.outcomes import Expected, answer_entry, read_answer
+from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, Feeding, Reading
+from autonomy_trio.fabric.watches import Watched, Watching, take_down
+from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
-from autonomy_trio.wire.entries import Ask, Entry, Tell, entry_size, next_batch
+from autonomy_trio.wire.entries import (
+    Answer,
+    Ask,
+    Cancel,
+    Down,
+    Entry,
+    Item,
+    Message,
+    Open,
+    Progress,
+    Reply,
+    Tell,
+    Unwatch,
+    Watch,
+    entry_size,
+    next_batch,
+)
 
 MOST_WAITING: Final = 1024
 """Messages that wait to leave for one node; the next sender waits."""
@@ -39,6 +62,15 @@ class Carrier(Protocol):
         ...
 
 
+MOST_SERVED: Final = 1024
+"""Unanswered asks from one node."""
+
+MOST_UNSENT: Final = 8 * MOST_WAITING
+"""Answers and messages waiting to leave for one node, from which on its asks are not looked at."""
+
+MOST_UNSENT_BYTES: Final = 8 * MOST_WAITING_BYTES
+"""The same in bytes."""
+
 SHOWS: Final = (1.0, 64.0)
 """Credentials a second that are looked at from one node, and at once: each costs signature checks."""
 
@@ -46,19 +78,25 @@ Path = tuple[Carrier, bytes]
 """A relay, and the node behind it that packets come from."""
 
 
-Answer = Callable[[outcome.Outcome[Any]], None]
-"""Takes the outcome of an ask and sends it to its asker."""
-
-
 class Judge(Protocol):
-    """Who decides on what arrives: the node's admission."""
+    """Who decides on what arrives and what leaves: the node's admission."""
 
     def show(self, peer: "Peer", presentations: Sequence[bytes]) -> None:
         """Take note of the credentials a node shows."""
         ...
 
-    def admit(self, peer: "Peer", entry: Tell | Ask, answer: Answer, *, late: bool) -> Delivery | DeliveryError | None:
-        """Judge one message: the delivery of an ask that waits for its handler, why it may not pass, or None."""
+    def admit(
+        self, peer: "Peer", entry: Message, reply: Answered | None, *, late: bool
+    ) -> Asked | DeliveryError | None:
+        """Judge one message: the delivery of one that waits for its handler, why it may not pass, or None."""
+        ...
+
+    def may_watch(self, peer: "Peer", entry: Watch) -> Cell | PoolCell | None:
+        """Judge a watch: the agent, or None where there is none for that node to watch."""
+        ...
+
+    def may_send(self, peer: "Peer", entry: Message | Watch) -> Denied | None:
+        """Judge one message that is to leave: why it may not, or None."""
         ...
 
 
@@ -68,10 +106,38 @@ class OpenAsk:
 
     entry: Ask
     reply: PendingReply
-    reply_type: object | None
-    address: str
+    expected: Expected
     sent_at: float | None = None
     """On trio's clock; None while it waits to leave."""
+
+
+@final
+@attrs.define(eq=False)
+class Answering:
+    """An ask of another node's that has no answer yet: where its reply goes."""
+
+    request: int
+    _peer: "Peer"
+    _ended: Callable[[], None]
+    """Called once it is answered."""
+    delivery: Asked | None = None
+
+    def answer(self, value: object) -> None:
+        """Send the reply."""
+        self.settle(outcome.Value(value))
+
+    def settle(self, result: outcome.Outcome[Any]) -> None:
+        """Send the reply or the error; one whose asker has gone, or was told already, is not open any more."""
+        if self._peer.served.get(self.request) is self:
+            del self._peer.served[self.request]
+            self._peer.post(answer_entry(self.request, result))
+            self._ended()
+
+    def cancel(self) -> None:
+        """Withdraw it: its asker has gone."""
+        self._peer.served.pop(self.request, None)
+        if self.delivery is not None:
+            self.delivery.cancel()
 
 
 @final
@@ -85,7 +151,15 @@ class Peer:
     waiting: deque[Entry] = attrs.field(factory=deque[Entry])
     waiting_bytes: int = 0
     asked: dict[int, OpenAsk] = attrs.field(factory=dict[int, OpenAsk])
-    served: dict[int, Delivery] = attrs.field(factory=dict[int, Delivery])
+    served: dict[int, Answering] = attrs.field(factory=dict[int, Answering])
+    reading: dict[int, Reading] = attrs.field(factory=dict[int, Reading])
+    """Streams of its agents that are read here."""
+    feeding: dict[int, Feeding] = attrs.field(factory=dict[int, Feeding])
+    """Streams of agents here that it reads."""
+    watching: dict[int, Watching] = attrs.field(factory=dict[int, Watching])
+    """Agents of its that are watched here."""
+    watched: dict[int, Watched] = attrs.field(factory=dict[int, Watched])
+    """Agents here that it watches."""
     proof: Any = None
     """What `Judge.show` made of the node's credentials."""
     shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*SHOWS), repr=False)
@@ -100,6 +174,105 @@ class Peer:
     def name(self) -> str:
         """The node's identifier as text."""
         return format_identifier(self.identifier)
+
+    @property
+    def is_owed(self) -> bool:
+        """Whether anything is open, here or there, so that its loss must be noticed."""
+        return bool(self.asked or self.served or self.reading or self.feeding or self.watching or self.watched)
+
+    def note_sent(self, entry: Entry, now: float) -> None:
+        """Note that what somebody waits for the answer to has left."""
+        if isinstance(entry, Ask | Open | Watch):
+            request = entry.request
+            waiting = self.asked.get(request) or self.reading.get(request) or self.watching.get(request)
+            if waiting is not None:
+                waiting.sent_at = now
+
+    def has_too_many(self, entry: Ask | Open) -> Overloaded | None:
+        """Return why one more of the node's asks or streams cannot be taken."""
+        if entry.request in self.served or entry.request in self.feeding:
+            return Overloaded("an ask or a stream of that number is open already")
+        if isinstance(entry, Ask):
+            return Overloaded(f"{MOST_SERVED} asks are open already") if len(self.served) >= MOST_SERVED else None
+        return Overloaded(f"{MOST_STREAMS} streams are open already") if len(self.feeding) >= MOST_STREAMS else None
+
+    def take_answer(self, entry: Answer, resolve: Resolve | None) -> None:
+        """Hand an answer to who waits for it."""
+        request = entry.request
+        if isinstance(entry, Down):
+            if not self.is_glutted:  # else it comes again
+                take_down(self, entry)
+            return
+        if isinstance(entry, Item | Progress):
+            reading = self.reading.get(request)
+            if reading is not None:
+                reading.take(entry)
+                if reading.is_over:
+                    self.reading.pop(request, None)
+            return
+        asked = self.asked.pop(request, None)
+        if asked is not None:
+            asked.reply.settle(read_answer(entry, asked.expected, resolve))
+        elif request in self.reading and not isinstance(entry, Reply):
+            reading = self.reading.pop(request)
+            reading.settle(read_answer(entry, reading.expected, resolve))
+
+    def settle(self, entry: Message | Watch, error: Exception) -> None:
+        """Tell who waits for the answer to a message of ours that there will be none."""
+        if isinstance(entry, Tell):
+            return
+        if isinstance(entry, Watch):
+            watching = self.watching.pop(entry.request, None)
+            if watching is not None:
+                watching.told("unknown agent" if isinstance(error, Denied) else "node lost")
+            return
+        asked = (self.asked if isinstance(entry, Ask) else self.reading).pop(entry.request, None)
+        if isinstance(asked, OpenAsk):
+            asked.reply.settle(outcome.Error(error))
+        elif asked is not None:
+            asked.settle(outcome.Error(error))
+
+    def take_back(self, entry: Ask | Open | Watch) -> None:
+        """Take back what nobody wants any more: out of the queue, or with a word after it."""
+        request = entry.request
+        waiting = self.asked.pop(request, None) or self.reading.pop(request, None) or self.watching.pop(request, None)
+        if waiting is None:
+            return
+        if isinstance(waiting, Reading):
+            waiting.settle(outcome.Value(None))
+        if waiting.sent_at is None:
+            self.withdraw(entry)
+        else:
+            self.post(Unwatch(request) if isinstance(entry, Watch) else Cancel(request))
+
+    def drop_served(self) -> None:
+        """Cancel what a process asked that has gone; its successor uses its numbers again, so no answer may stay."""
+        for entry in self.take_all():
+            if not isinstance(entry, Answer):
+                self.post(entry)
+        for request in (*self.served, *self.feeding, *self.watched):
+            self.cancel(request)
+
+    def end_silent(self, now: float) -> None:
+        """End the streams and watches of a node that has said nothing of them for too long."""
+        silent: list[Feeding | Watched] = [*self.feeding.values(), *self.watched.values()]
+        for each in silent:
+            if now >= each.heard_at + LEASE:
+                self.cancel(each.request)
+
+    def cancel(self, request: int) -> None:
+        """Withdraw an ask, a stream or a watch of the node's."""
+        served = self.served.get(request) or self.feeding.get(request)
+        if served is not None:
+            served.cancel()
+        watched = self.watched.pop(request, None)
+        if watched is not None:
+            watched.end()
+
+    @property
+    def is_glutted(self) -> bool:
+        """Whether so much waits for a node that takes nothing that it gets no more answers."""
+        return len(self.waiting) >= MOST_UNSENT or self.waiting_bytes >= MOST_UNSENT_BYTES
 
     def has_room(self) -> bool:
         """Tell whether one more message may wait."""

@@ -10,38 +10,58 @@ An ask that was never sent ends in `NotDelivered`; one that was sent and whose a
 
 import itertools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any, Final, cast, final
 
 import attrs
-import outcome
 import trio
 
-from autonomy_trio.actors.delivery import Delivery, PendingReply
-from autonomy_trio.errors import MailboxFull, MessageError, NotDelivered, OutcomeUnknown
-from autonomy_trio.fabric.outcomes import from_code, to_code
-from autonomy_trio.fabric.peer import MOST_WAITING, MOST_WAITING_BYTES, Carrier, Judge, OpenAsk, Path, Peer
+from autonomy_trio.actors.delivery import PendingReply
+from autonomy_trio.actors.local import SENDS_PER_CHECKPOINT
+from autonomy_trio.errors import Denied, MailboxFull, NotDelivered, OutcomeUnknown
+from autonomy_trio.fabric.outcomes import Expected
+from autonomy_trio.fabric.peer import MOST_WAITING, Carrier, Judge, OpenAsk, Path, Peer
+from autonomy_trio.fabric.reception import Reception
+from autonomy_trio.fabric.streams import REPEAT_EVERY, Reading
+from autonomy_trio.fabric.watches import Watching
 from autonomy_trio.logs import get_log
-from autonomy_trio.messages import decode_payload, encode_payload
+from autonomy_trio.payloads import Resolve
+from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.wire.endpoint import Endpoint
-from autonomy_trio.wire.entries import Ask, Cancel, Entry, Error, Presentations, Reply, Tell, check_size
+from autonomy_trio.wire.entries import (
+    Answer,
+    Ask,
+    Cancel,
+    Credit,
+    Down,
+    Entry,
+    Error,
+    Foreseen,
+    Item,
+    Message,
+    Open,
+    Presentations,
+    Progress,
+    Reply,
+    Tell,
+    Unwatch,
+    Watch,
+    check_size,
+    shown_presentations,
+)
 from autonomy_trio.wire.events import Established, GaveUp, PeerGone, Received, Refused, Transmit
+
+MEET_LIMIT: Final = 5.0
+"""Seconds in which a node that is not known yet must answer."""
 
 RELAY_LIMIT: Final = 5.0
 """Seconds that messages wait for a relay to come back."""
 
 JUST_SENT: Final = 2.0
 """Seconds for which a relay's refusal is taken to be about an ask."""
-
-MOST_SERVED: Final = 1024
-"""Unanswered asks from one node."""
-
-MOST_UNSENT: Final = 8 * MOST_WAITING
-"""Answers and messages waiting to leave for one node, from which on its asks are not looked at."""
-
-MOST_UNSENT_BYTES: Final = 8 * MOST_WAITING_BYTES
-"""The same in bytes."""
 
 _log = get_log()
 
@@ -57,13 +77,21 @@ class Peers:
     now: Callable[[], float]
     """Unix seconds; sessions' timers run on trio's clock."""
     carriers: list[Carrier] = attrs.field(factory=list[Carrier])
+    read_ref: Resolve | None = None
+    """Makes a ref of an address in a reply."""
+    met: Callable[[Bundle], None] = lambda _: None
+    """Takes the bundle of a node that a session was established with."""
     lost: int = 0
-    """Messages that could not be sent, and asks of others whose answers could not be."""
+    """Messages that could not be sent."""
     dropped: int = 0
     """Packets that no relay took, because it was away or its queue was full."""
     is_closed: bool = False
+    reception: Reception = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Reception(self.judge, self._expect), takes_self=True)
+    )
     _peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
     _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+    _told: int = 0
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
 
     def __len__(self) -> int:
@@ -72,7 +100,10 @@ class Peers:
     async def tell(self, node: bytes, entry: Tell) -> None:
         """Queue a message for another node, waiting for room."""
         check_size(entry)
-        await trio.lowlevel.checkpoint()
+        self._told += 1
+        if not self._told % SENDS_PER_CHECKPOINT:
+            # After each one, the sending task would run in between, and each would leave in an envelope of its own.
+            await trio.lowlevel.checkpoint()
         await self._with_room(node)
         self._peer(node).post(entry)
 
@@ -88,23 +119,79 @@ class Peers:
             raise MailboxFull(msg)
         self._peer(node).post(entry)
 
-    async def ask(self, node: bytes, ask: Callable[[int], Ask], reply_type: object | None, address: str) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    async def ask(self, node: bytes, ask: Callable[[int], Ask], expected: Expected) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Send a request to another node and wait for its reply.
 
         Args:
             node: the other node.
             ask: makes the entry from its number.
-            reply_type: what the reply is decoded into; None for no type.
-            address: whom it is for, in words.
+            expected: what may come back.
         """
         entry = ask(next(self._requests))
         check_size(entry)
         await self._with_room(node)
         peer = self._peer(node)
         reply = PendingReply()
-        peer.asked[entry.request] = OpenAsk(entry, reply, reply_type, address)
+        peer.asked[entry.request] = OpenAsk(entry, reply, expected)
         peer.post(entry)
-        return await reply.wait(lambda: self._withdraw(peer, entry))
+        return await reply.wait(lambda: self._take_back(peer, entry))
+
+    def show(self, presentations: Sequence[bytes]) -> None:
+        """Show other credentials from here on, in the sessions that stand."""
+        for peer in self._peers.values():
+            peer.post(shown_presentations(presentations))
+
+    @asynccontextmanager
+    async def stream(
+        self, node: bytes, opening: Callable[[int], Open], expected: Expected
+    ) -> AsyncGenerator[AsyncIterator[Any]]:
+        """Open a stream of an agent of another node for the length of a block; what is refused shows at the first item.
+
+        Args:
+            node: the other node.
+            opening: makes the entry from its number.
+            expected: what may come back.
+        """
+        entry = opening(next(self._requests))
+        check_size(entry)
+        await self._with_room(node)
+        peer = self._peer(node)
+        reading = Reading(entry, expected, peer, self.read_ref, lambda: self._take_back(peer, entry))
+        peer.reading[entry.request] = reading
+        peer.post(entry)
+        try:
+            yield reading
+        finally:
+            self._take_back(peer, entry)
+
+    def watch(self, node: bytes, recipient: str, told: Callable[[str], None]) -> Callable[[], None]:
+        """Watch an agent of another node; returns what ends the watch.
+
+        Args:
+            node: the other node.
+            recipient: the agent's name.
+            told: called once with how it ended.
+        """
+        peer, entry = self._peer(node), Watch(next(self._requests), recipient, 0)
+        peer.watching[entry.request] = Watching(entry, told)
+        peer.post(entry)
+        return partial(self._take_back, peer, entry)
+
+    async def meet(self, node: bytes) -> Bundle | None:
+        """Return the bundle of a node, from a handshake where there is no session; None where it does not answer."""
+        peer = self._peer(node)
+        await trio.lowlevel.checkpoint()
+        with trio.move_on_after(MEET_LIMIT):
+            while peer.bundle is None and not peer.ended:
+                if self._is_attached():
+                    await self._connect(peer)
+                else:
+                    await peer.wait_woken()
+        return peer.bundle
+
+    def may_send(self, node: bytes, entry: Tell) -> Denied | None:
+        """Judge a message that is to leave sealed, by what its node has proven: why it may not, or None."""
+        return self.judge.may_send(self._peers.get(node) or Peer(node), entry)
 
     def receive(self, carrier: Carrier, source: bytes, packet: bytes) -> None:
         """Take a packet from a relay; never raises, never waits."""
@@ -136,6 +223,25 @@ class Peers:
                 continue
             self.endpoint.handle_timer(self.now(), trio.current_time())
             self._carry_out()
+
+    async def run_repeats(self) -> None:
+        """Say again and again what keeps streams and watches open, and end those of the silent, until cancelled."""
+        while True:
+            await trio.sleep(REPEAT_EVERY)
+            for peer in list(self._peers.values()):
+                self._repeat(peer, trio.current_time())
+                self._expect(peer)
+
+    @staticmethod
+    def _repeat(peer: Peer, now: float) -> None:
+        waiting = set(map(id, peer.waiting))
+        for reading in peer.reading.values():
+            if reading.sent_at is not None and id(reading.word) not in waiting:
+                reading.grant()
+        for watching in peer.watching.values():
+            if watching.sent_at is not None and id(watching.entry) not in waiting:
+                peer.post(watching.entry)
+        peer.end_silent(now)
 
     async def wait_sent(self) -> None:
         """Return when no message waits to leave."""
@@ -206,7 +312,9 @@ class Peers:
     def _send_batch(self, peer: Peer) -> None:
         if peer.ended or not peer.waiting or not self._is_ready(peer):
             return
-        batch = peer.take_batch()
+        batch = self._permitted(peer, peer.take_batch())
+        if not batch:
+            return
         try:
             self.endpoint.send(peer.identifier, batch, self.now(), trio.current_time())
         except NotDelivered:
@@ -215,24 +323,26 @@ class Peers:
             self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
         else:
             for entry in batch:
-                if isinstance(entry, Ask) and entry.request in peer.asked:
-                    peer.asked[entry.request].sent_at = trio.current_time()
+                peer.note_sent(entry, trio.current_time())
             self._expect(peer)
         self._carry_out()
 
-    def _withdraw(self, peer: Peer, entry: Ask) -> None:
-        """Take an ask back whose asker was cancelled: out of the queue, or with a cancel after it."""
-        open_ask = peer.asked.pop(entry.request, None)
-        if open_ask is None:
-            return
-        if open_ask.sent_at is not None:
-            peer.post(Cancel(entry.request))
-        else:
-            peer.withdraw(entry)
+    def _permitted(self, peer: Peer, batch: list[Entry]) -> list[Entry]:
+        """Return what may leave; replies follow their asks."""
+        kept: list[Entry] = []
+        for entry in batch:
+            if isinstance(entry, Message | Watch) and (refusal := self.judge.may_send(peer, entry)) is not None:
+                peer.settle(entry, refusal)
+            else:
+                kept.append(entry)
+        return kept
+
+    def _take_back(self, peer: Peer, entry: Ask | Open | Watch) -> None:
+        peer.take_back(entry)
         self._expect(peer)
 
     def _expect(self, peer: Peer) -> None:
-        self.endpoint.expect(peer.identifier, bool(peer.asked or peer.served), trio.current_time())
+        self.endpoint.expect(peer.identifier, peer.is_owed, trio.current_time())
         self._timer_moved.set()
 
     def _carry_out(self) -> None:
@@ -277,9 +387,10 @@ class Peers:
         peer = self._peer(event.peer)
         if event.restarted:
             self._fail_sent(peer, f"{peer.name} was restarted")
-            self._drop_served(peer)
+            peer.drop_served()
             self._expect(peer)
         peer.bundle = event.bundle
+        self.met(event.bundle)
         self.judge.show(peer, event.presentations)
         peer.wake()
 
@@ -289,61 +400,15 @@ class Peers:
             return  # nothing is taken from whom the endpoint has not presented
         for entry in event.entries:
             match entry:
-                case Tell() | Ask():
-                    self._take_message(peer, entry, late=event.late)
-                case Reply():
-                    self._take_reply(peer, entry)
-                case Error():
-                    open_ask = peer.asked.pop(entry.request, None)
-                    if open_ask is not None:
-                        error = from_code(entry.code, entry.text, address=open_ask.address, message=open_ask.entry.name)
-                        open_ask.reply.settle(outcome.Error(error))
-                case Cancel():
-                    delivery = peer.served.pop(entry.request, None)
-                    if delivery is not None:
-                        delivery.cancel()
+                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch():
+                    self.reception.take(peer, entry, late=event.late)
+                case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
+                    peer.take_answer(entry, self.read_ref)
                 case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
                     self.judge.show(peer, entry.presentations)
                 case _:
                     pass  # Close, for the endpoint has said PeerGone; and credentials past what one may show
         self._expect(peer)
-
-    def _take_message(self, peer: Peer, entry: Tell | Ask, *, late: bool) -> None:
-        if isinstance(entry, Ask) and (len(peer.waiting) >= MOST_UNSENT or peer.waiting_bytes >= MOST_UNSENT_BYTES):
-            self.lost += 1  # it asks and takes no answers: one more would have no room
-            return
-        if isinstance(entry, Ask) and (len(peer.served) >= MOST_SERVED or entry.request in peer.served):
-            peer.post(Error(entry.request, "overloaded", f"{MOST_SERVED} asks are open already"))
-            return
-
-        def answer(result: outcome.Outcome[Any]) -> None:
-            # One whose asker has gone, or was told already, is not open any more; its number may be another's now.
-            if isinstance(entry, Ask) and peer.served.get(entry.request) is verdict:
-                del peer.served[entry.request]
-                peer.post(_answer(entry.request, result))
-                self._expect(peer)
-
-        verdict = self.judge.admit(peer, entry, answer, late=late)
-        if isinstance(entry, Ask):
-            if isinstance(verdict, Delivery):
-                peer.served[entry.request] = verdict
-            elif verdict is not None:
-                peer.post(_answer(entry.request, outcome.Error(verdict)))
-
-    def _take_reply(self, peer: Peer, entry: Reply) -> None:
-        open_ask = peer.asked.pop(entry.request, None)
-        if open_ask is None:
-            return
-        try:
-            value = decode_payload(entry.payload, open_ask.reply_type)
-        except MessageError as error:
-            refusal = MessageError(f"the reply of {open_ask.address} does not fit {open_ask.entry.name}: {error}")
-            open_ask.reply.settle(outcome.Error(refusal))
-        except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
-            refusal = MessageError(f"the reply of {open_ask.address} cannot be read: {type(error).__name__}")
-            open_ask.reply.settle(outcome.Error(refusal))
-        else:
-            open_ask.reply.settle(outcome.Value(value))
 
     def _give_up(self, peer: Peer, reason: str) -> None:
         """Drop what waits for a node that cannot be reached; a node that never was is forgotten."""
@@ -359,19 +424,23 @@ class Peers:
         peer.end()
         self._drop_waiting(peer, reason)
         self._fail_sent(peer, reason)
-        self._drop_served(peer)
+        peer.drop_served()
         self._expect(peer)
 
     def _drop_waiting(self, peer: Peer, reason: str) -> None:
         """Empty the queue to a node, of which nothing was sent; answers stay until it is gone, for somebody waits."""
         tells = 0
         for entry in peer.take_all():
-            if isinstance(entry, Reply | Error) and not peer.ended:
+            if isinstance(entry, Answer) and not peer.ended:
                 peer.post(entry)
-            open_ask = peer.asked.pop(entry.request, None) if isinstance(entry, Ask) else None
-            if open_ask is not None:
-                error = NotDelivered(f"{open_ask.entry.name} was not delivered to {open_ask.address}: {reason}")
-                open_ask.reply.settle(outcome.Error(error))
+            if isinstance(entry, Watch):
+                if peer.ended or entry.request not in peer.watching or peer.watching[entry.request].sent_at is None:
+                    peer.settle(entry, NotDelivered(reason))  # else it was there once, and is repeated
+            elif isinstance(entry, Message):
+                request = None if isinstance(entry, Tell) else entry.request
+                waiting = peer.asked.get(request) or peer.reading.get(request) if request is not None else None
+                where = f"{peer.name}/{entry.recipient}" if waiting is None else waiting.expected.address
+                peer.settle(entry, NotDelivered(f"{entry.name} was not delivered to {where}: {reason}"))
             tells += isinstance(entry, Tell)
         if tells:
             self.lost += tells
@@ -379,36 +448,17 @@ class Peers:
 
     @staticmethod
     def _fail_sent(peer: Peer, reason: str, since: float = -math.inf) -> None:
-        """End the asks whose answers cannot come any more: those that were sent, at `since` or later."""
-        for request, open_ask in list(peer.asked.items()):
-            if open_ask.sent_at is not None and open_ask.sent_at >= since:
-                del peer.asked[request]
-                error = OutcomeUnknown(
-                    f"{reason} after {open_ask.entry.name} was sent to {open_ask.address}: it may have had effects"
-                )
-                open_ask.reply.settle(outcome.Error(error))
+        """End what cannot be answered any more: asks and streams that were sent, at `since` or later; then watches too.
 
-    @staticmethod
-    def _drop_served(peer: Peer) -> None:
-        """Cancel the asks of a process that has gone; its successor uses their numbers again, so no answer may stay."""
-        for entry in peer.take_all():
-            if not isinstance(entry, Reply | Error):
-                peer.post(entry)
-        for delivery in list(peer.served.values()):
-            delivery.cancel()
-        peer.served.clear()
-
-
-def _answer(request: int, result: outcome.Outcome[Any]) -> Entry:
-    if isinstance(result, outcome.Value):
-        try:
-            reply = Reply(request, encode_payload(result.value))
-            check_size(reply)
-        except Exception as error:  # noqa: BLE001 - fence: a program's own mappings and descriptors, besides MessageError
-            _log.error("reply not sent", error=str(error))
-            return Error(request, "handler failed", "the reply has no encoding or is too large")
-        else:
-            return reply
-    assert isinstance(result, outcome.Error)  # noqa: S101 - an outcome is one of the two
-    code, text = to_code(result.error)
-    return Error(request, code, text)
+        A watch is not ended where only what was sent just now may be lost, for it is repeated.
+        """
+        open_here: list[OpenAsk | Reading] = [*peer.asked.values(), *peer.reading.values()]
+        for each in open_here:
+            if each.sent_at is not None and each.sent_at >= since:
+                asked = each.expected
+                text = f"{reason} after {asked.message} was sent to {asked.address}: it may have had effects"
+                peer.settle(each.entry, OutcomeUnknown(text))
+        if since == -math.inf:
+            for watching in list(peer.watching.values()):
+                if watching.sent_at is not None:
+                    peer.settle(watching.entry, NotDelivered(reason))

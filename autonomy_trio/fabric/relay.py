@@ -1,39 +1,52 @@
 """The relay: authenticates nodes, forwards packets between them by identifier, and understands nothing else.
 
-It keeps no message: what its destination does not take is refused or dropped, and said so to the sender. One slow node
-never slows another: each has an outbox of its own, bounded in bytes.
+It keeps no message of a session: what its destination does not take is refused or dropped, and said so to the sender.
+With a store it keeps sealed envelopes for nodes that are away. One slow node never slows another: each has an outbox of
+its own, bounded in bytes.
 """
 
+import math
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import attrs
 import trio
 
-from autonomy_trio.errors import LinkBroken, ProtocolError
+from autonomy_trio.errors import CredentialError, IdentityError, LinkBroken, ProtocolError
 from autonomy_trio.fabric.buckets import Places, TokenBucket
+from autonomy_trio.fabric.directory import Directory
 from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, receive_alive, send_patiently
+from autonomy_trio.fabric.mailboxes import Desk, Mailboxes
+from autonomy_trio.fabric.relay_policy import RelayPolicy
+from autonomy_trio.fabric.store import Store
 from autonomy_trio.logs import get_log
+from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
+from autonomy_trio.trust.watcher import Watcher
 from autonomy_trio.wire.constants import KEY_BYTES
 from autonomy_trio.wire.frames import (
     Deliver,
     Frame,
+    Lookup,
     Nack,
     Parameters,
     Ping,
     Pong,
+    Publish,
     RelayLimits,
     Send,
     decode_frame,
     encode_frame,
     join_frames,
+    split_frames,
+)
+from autonomy_trio.wire.mailbox import Connection
+from autonomy_trio.wire.registration import (
     make_hello,
     make_welcome,
-    split_frames,
     verify_register,
 )
 
@@ -80,6 +93,19 @@ class RelayStatistics:
     """Connections refused because there were too many, in all or from their address."""
     waiting_bytes: int
     """Bytes in all outboxes, `FRAME_COST` for each frame among them."""
+    draining: bool
+    """Whether it lets nobody in any more."""
+
+
+@attrs.frozen
+class _Registration:
+    """What a node has proven, and is to be told."""
+
+    bundle: Bundle
+    connection: Connection
+    welcome: bytes
+    until: float
+    """Unix seconds; when it has to prove itself again."""
 
 
 @attrs.define(eq=False)
@@ -90,6 +116,7 @@ class _Member:
     link: Link
     outbox: Outbox
     scope: trio.CancelScope
+    desk: Desk
 
 
 @final
@@ -101,21 +128,34 @@ class Relay:
         vault: the relay's identity, which `serve` proves to the nodes.
         outbox_bytes: bytes that may wait for one node.
         now: Unix seconds.
+        store: where sealed envelopes are kept for nodes that are away; without one they are refused.
+        policy: who may register; without one, any node.
     """
 
     _vault: Vault
     _outbox_bytes: int = OUTBOX_BYTES
     _now: Callable[[], float] = attrs.field(default=time.time, alias="now")
+    _store: Store | None = attrs.field(default=None, alias="store")
+    _policy: RelayPolicy | None = attrs.field(default=None, alias="policy")
     _limits: RelayLimits = attrs.field(factory=RelayLimits)
     _parameters: Parameters = attrs.field(factory=Parameters)
+    _mailboxes: Mailboxes = attrs.field(init=False)
     _members: dict[bytes, _Member] = attrs.field(factory=dict[bytes, _Member], init=False)
     _arrivals: dict[str, TokenBucket] = attrs.field(factory=dict[str, TokenBucket], init=False)
     _unregistered: Places = attrs.field(factory=lambda: Places(MOST_UNREGISTERED, MOST_UNREGISTERED_EACH), init=False)
+    _watcher: Watcher = attrs.field(factory=Watcher, init=False)
+    _directory: Directory = attrs.field(
+        init=False, default=attrs.Factory(lambda self: Directory(self._now), takes_self=True)
+    )
     _connections: int = attrs.field(default=0, init=False)
     _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
+    _draining: bool = attrs.field(default=False, init=False)
     _left: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._mailboxes = Mailboxes(self._store, self._now)
 
     async def serve(self, listener: Listener) -> None:
         """Serve every link that a listener accepts, until cancelled."""
@@ -130,26 +170,33 @@ class Relay:
             refused=self._refused,
             turned_away=self._turned_away,
             waiting_bytes=sum(member.outbox.size for member in self._members.values()),
+            draining=self._draining,
         )
 
-    async def drain(self, last: bytes) -> None:
-        """Return when the node `last` has left and what waits for the others is sent, or `DRAIN_LIMIT` has passed."""
+    async def drain(self, last: bytes | None = None) -> None:
+        """Let nobody in any more; return when what waits is sent, or `DRAIN_LIMIT` seconds have passed.
+
+        Args:
+            last: a node that is waited for to leave first.
+        """
+        self._draining = True
         with trio.move_on_after(DRAIN_LIMIT):
-            while last in self._members:
+            while last is not None and last in self._members:
                 await self._left.park()
             for member in list(self._members.values()):
                 await member.outbox.wait_empty()
 
     async def serve_link(self, link: Link) -> None:
         """Serve one connection until it ends, and its listener closes it; what its peer does wrong ends no other."""
-        if not self._admit(link.remote):
+        if self._draining or not self._admit(link.remote):
             self._turned_away += 1
-            _log.debug("connection refused: too many", address=link.remote, connections=self._connections)
+            _log.debug("connection refused: too many, or too late", address=link.remote, connections=self._connections)
             return
         self._connections += 1
         try:
-            identifier, welcome = await self._register(link)
-            await self._attend(link, identifier, welcome)
+            registration = await self._register(link)
+            with trio.move_on_after(max(0.0, registration.until - self._now())):
+                await self._attend(link, registration)
         except LinkBroken as error:
             _log.debug("connection ended", address=link.remote, reason=str(error))
         except ProtocolError as error:
@@ -170,32 +217,53 @@ class Relay:
             bucket = self._arrivals[address] = TokenBucket(*REGISTRATIONS)
         return bucket.try_take(1, ticks) and self._unregistered.try_take(address)
 
-    async def _register(self, link: Link) -> tuple[bytes, bytes]:
-        """Let a node prove who it is; return its identifier and the welcome it is to get.
+    async def _register(self, link: Link) -> _Registration:
+        """Let a node prove who it is; return that, and the welcome it is to get.
 
         Raises:
-            LinkBroken, ProtocolError: it left, took too long, or proved nothing.
+            LinkBroken, ProtocolError: it left, took too long, or did not prove what it must.
         """
+        issuers = () if self._policy is None else self._policy.issuers
         try:
             with trio.move_on_after(self._limits.register_within):
-                hello = make_hello(self._vault, secrets.token_bytes(KEY_BYTES), (), self._now())
+                nonce = secrets.token_bytes(KEY_BYTES)
+                hello = make_hello(self._vault, nonce, issuers, self._now())
                 await link.send(join_frames([hello]))
                 register = _only(split_frames(await link.receive()))
-                _, bundle = verify_register(register, hello, self._now())
-                return bundle.identifier, make_welcome(self._vault, hello, register, self._parameters)
+                answer, bundle = verify_register(register, hello, self._now())
+                # A key that was rotated away must not take the place of the one that followed it.
+                try:
+                    self._watcher.see(bundle.history)
+                except IdentityError as error:
+                    raise ProtocolError(str(error)) from None
+                until = self._admitted_until(bundle, answer.presentations)
+                welcome = make_welcome(self._vault, hello, register, self._parameters)
+                return _Registration(bundle, Connection(nonce, answer.nonce), welcome, until)
         finally:
             self._unregistered.free(link.remote)
         raise LinkBroken(f"it did not register in {self._limits.register_within} s")
 
-    async def _attend(self, link: Link, identifier: bytes, welcome: bytes) -> None:
+    def _admitted_until(self, bundle: Bundle, presentations: Sequence[bytes]) -> float:
+        if self._policy is None:
+            return math.inf
+        try:
+            return self._policy.admit(bundle, presentations, self._vault.identifier, self._now())
+        except CredentialError as error:
+            _log.info("node not let in", node=format_identifier(bundle.identifier), why=str(error))
+            raise LinkBroken("it may not register") from None
+
+    async def _attend(self, link: Link, registration: _Registration) -> None:
         """Forward for one node until its connection ends, or a newer one registers its identity.
 
         Raises:
             LinkBroken, ProtocolError: how the connection ended.
         """
         failure: LinkBroken | ProtocolError | None = None
+        bundle, identifier = registration.bundle, registration.bundle.identifier
         async with trio.open_nursery() as nursery:
-            member = _Member(identifier, link, Outbox(self._outbox_bytes), nursery.cancel_scope)
+            outbox = Outbox(self._outbox_bytes)
+            desk = self._mailboxes.open_desk(bundle, registration.connection, outbox, nursery)
+            member = _Member(identifier, link, outbox, nursery.cancel_scope, desk)
             earlier = self._members.get(identifier)
             if earlier is not None:
                 earlier.scope.cancel()
@@ -203,11 +271,12 @@ class Relay:
             self._members[identifier] = member
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
-                nursery.start_soon(self._write, member, welcome)
+                nursery.start_soon(self._write, member, registration.welcome)
                 await self._read(member)
             except (LinkBroken, ProtocolError) as error:
                 failure = error
             finally:
+                desk.close()
                 if self._members.get(identifier) is member:
                     del self._members[identifier]
                     self._left.unpark_all()
@@ -235,10 +304,12 @@ class Relay:
             )
             frames = split_frames(message)
             for encoded in frames:
-                self._take(member, decode_frame(encoded))
-            await trio.sleep(traffic.take(len(message) + FRAME_COST * len(frames), trio.current_time()))
+                self._take(member, decode_frame(encoded), encoded)
+            pause = traffic.take(len(message) + FRAME_COST * len(frames), trio.current_time())
+            if pause:
+                await trio.sleep(pause)
 
-    def _take(self, member: _Member, frame: Frame) -> None:
+    def _take(self, member: _Member, frame: Frame, encoded: bytes) -> None:
         match frame:
             case Send():
                 self._forward(member, frame)
@@ -246,8 +317,11 @@ class Relay:
                 member.outbox.put_urgent(PONG)
             case Pong():
                 pass
+            case Publish() | Lookup():
+                if (answer := self._directory.take(member.identifier, frame)) is not None:
+                    member.outbox.put(join_frames([encode_frame(answer)]))
             case _:
-                raise ProtocolError(f"a registered node sends no {type(frame).__name__.upper()}")
+                member.desk.take(frame, encoded)
 
     def _forward(self, sender: _Member, frame: Send) -> None:
         destination = self._members.get(frame.destination)

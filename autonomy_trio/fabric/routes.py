@@ -1,21 +1,26 @@
 """The way from a ref to an agent on another node."""
 
 import math
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, final
 
 import attrs
 import trio
 
 from autonomy_trio.actors.delivery import OUTSIDE
-from autonomy_trio.actors.refs import AgentRef
+from autonomy_trio.actors.refs import OutsideRef
 from autonomy_trio.actors.runtime import Runtime
-from autonomy_trio.errors import MessageError, NotDelivered, UsageError
+from autonomy_trio.actors.spec import Spec
+from autonomy_trio.actors.streams import CREDIT
+from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress
+from autonomy_trio.fabric.durable import Depot, Durable
+from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peers import Peers
-from autonomy_trio.messages import Untyped, encode_payload, reply_type, wire_name
+from autonomy_trio.messages import Untyped, encode_payload, item_type, reply_type, wire_name
 from autonomy_trio.wire.constants import LARGEST_NUMBER, NAME_CHARACTERS
-from autonomy_trio.wire.entries import Ask, Tell
+from autonomy_trio.wire.entries import Ask, Open, Tell, check_size
 
 if TYPE_CHECKING:
     from autonomy_trio.messages import Request, Stream
@@ -28,13 +33,18 @@ _MILLISECONDS: Final = 1000
 
 @final
 @attrs.frozen(repr=False)
-class RemoteRef(AgentRef[Any]):
+class RemoteRef(OutsideRef[Any]):
     """A ref over a session with the agent's node."""
 
     _address: Address
     _peers: Peers = attrs.field(repr=False, eq=False)
     _runtime: Runtime = attrs.field(repr=False)
     _attach: Callable[[RelayAddress], None] = attrs.field(repr=False, eq=False)
+    _durable: Durable = attrs.field(repr=False, eq=False)
+    _depots: Callable[[RelayAddress | None], Sequence[Depot]] = attrs.field(repr=False, eq=False)
+    """Where something for a node can be stored, given the relay in its address."""
+    _spec: Spec | None = attrs.field(default=None, repr=False, eq=False)
+    """What the agent's class declares, where that is known here."""
 
     @property
     def name(self) -> str:
@@ -46,10 +56,13 @@ class RemoteRef(AgentRef[Any]):
         """The agent's address."""
         return str(self._address)
 
-    async def tell(self, message: object) -> None:
-        """Queue a message for its node."""
+    async def tell(self, message: object, *, durable: bool = False) -> None:
+        """Queue a message for its node, or have it stored for when that is back."""
         entry = self._tell(message)
         self._prepare()
+        if durable:
+            await self._store(entry)
+            return
         await self._peers.tell(self._address.node, entry)
 
     def tell_nowait(self, message: object) -> None:
@@ -67,9 +80,23 @@ class RemoteRef(AgentRef[Any]):
         with trio.fail_at(limit):
             return cast("R", await self._ask(message, limit))
 
-    def stream(self, message: "Stream[T]") -> NoReturn:
-        """Refuse: streams do not cross nodes yet."""
-        raise UsageError(f"{self.address}: {type(message).__name__} is a stream, and streams do not cross nodes yet")
+    def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
+        """Open a stream of replies."""
+        recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
+        self._prepare()
+        kind = None if isinstance(message, Untyped) else item_type(type(message))
+        expected = Expected(name, kind, self.address, self._foreseen(message))
+
+        def opening(number: int) -> Open:
+            return Open(number, recipient, name, payload, CREDIT, 0)
+
+        return self._peers.stream(self._address.node, opening, expected)
+
+    def watch(self, told: Callable[[str], None]) -> Callable[[], None]:
+        """See `OutsideRef.watch`."""
+        recipient = _checked(self.name)
+        self._prepare()
+        return self._peers.watch(self._address.node, recipient, told)
 
     def stop(self) -> NoReturn:
         """Refuse: an agent is stopped on its own node."""
@@ -83,16 +110,35 @@ class RemoteRef(AgentRef[Any]):
     async def _ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
         recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
         self._prepare()
-        expected = None if isinstance(message, Untyped) else reply_type(type(message))
+        kind = None if isinstance(message, Untyped) else reply_type(type(message))
+        expected = Expected(name, kind, self.address, self._foreseen(message))
 
         def entry(number: int) -> Ask:
             remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
-            return Ask(number, recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER))
+            return Ask(number, recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER), 0)
 
-        return await self._peers.ask(self._address.node, entry, expected, self.address)
+        return await self._peers.ask(self._address.node, entry, expected)
+
+    def _foreseen(self, message: object) -> Sequence[type[Exception]]:
+        handler = None if self._spec is None else self._spec.handler_of(type(message))
+        return () if handler is None else handler.raises
+
+    async def _store(self, entry: Tell) -> None:
+        check_size(entry)
+        node, durable = self._address.node, self._durable
+        refusal = self._peers.may_send(node, entry)
+        if refusal is not None:
+            raise NotStored(str(refusal))
+        bundle = durable.bundle(node) or await self._peers.meet(node)
+        if bundle is None:
+            raise NotStored(
+                f"{entry.name} was not stored for {self.address}: its node is away and was never met from here, so no"
+                " key is known to seal it with; ask it something once while it is there"
+            )
+        await durable.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 
     def _tell(self, message: object) -> Tell:
-        return Tell(_checked(self.name), _name(message), encode_payload(message))
+        return Tell(_checked(self.name), _name(message), encode_payload(message), 0)
 
     def _prepare(self) -> None:
         if self._runtime.draining and self._runtime.sender() is OUTSIDE:

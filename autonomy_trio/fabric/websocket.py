@@ -13,8 +13,9 @@
 import os
 import socket
 import ssl
+from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, NoReturn, cast, final
+from typing import Any, Final, NoReturn, cast, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -24,10 +25,11 @@ import wsproto.events
 from wsproto import ConnectionType, WSConnection
 from wsproto.utilities import LocalProtocolError
 
-from autonomy_trio.errors import ConfigurationError, LinkBroken, RelayUnreachable
+from autonomy_trio.errors import LinkBroken, RelayUnreachable
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.buckets import Places
-from autonomy_trio.fabric.links import MOST_MESSAGE, Link
+from autonomy_trio.fabric.links import FRAME_COST, MOST_MESSAGE, Link
+from autonomy_trio.fabric.listening import open_listeners
 from autonomy_trio.logs import get_log
 
 MOST_EMPTY_FRAGMENTS: Final = 16
@@ -48,16 +50,80 @@ UPGRADE_LIMIT: Final = 5.0
 CLOSE_LIMIT: Final = 1.0
 """Seconds the other end has to answer a close."""
 
+MOST_UNTAKEN: Final = 64 * 1024
+"""Bytes in messages that were read and not taken, `FRAME_COST` for each among them, from which on no more is read."""
+
+TAKEN_PER_CHECKPOINT: Final = 32
+"""Of so many messages, taking one lets other tasks run."""
+
+EVENTS_PER_CHECKPOINT: Final = 16
+"""Of so many fragments, reading one lets other tasks run."""
+
 RECEIVE_BYTES: Final = 64 * 1024
 """Bytes asked of the stream at once."""
 
 _log = get_log()
 
 
+class _Inbox:
+    """Both ends of the channel from a websocket's reader to its taker, bounded in bytes.
+
+    Whatever one read has brought is taken without a switch of tasks in between, so that what the taker passes on leaves
+    together.
+    """
+
+    def __init__(self) -> None:
+        self._messages: deque[bytes] = deque()
+        self._size = 0
+        self._taken = 0
+        self._ended = False
+        self._closed = False
+        self._reader = trio.lowlevel.ParkingLot()
+        self._taker = trio.lowlevel.ParkingLot()
+
+    async def __aenter__(self) -> None:
+        pass
+
+    async def __aexit__(self, *_: object) -> None:
+        self._ended = True
+        self._taker.unpark_all()
+
+    async def send(self, message: bytes) -> None:
+        """Put a message in, and wait while there is more than enough; after `aclose` it is thrown away."""
+        if self._closed:
+            return
+        self._messages.append(message)
+        self._size += len(message) + FRAME_COST
+        self._taker.unpark_all()
+        while self._size > MOST_UNTAKEN and not self._closed:
+            await self._reader.park()
+
+    async def receive(self) -> bytes:
+        """Take the next message; a checkpoint where it waits, and now and then."""
+        self._taken += 1
+        if not self._taken % TAKEN_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint()
+        while not self._messages:
+            if self._ended or self._closed:
+                raise trio.EndOfChannel
+            await self._taker.park()
+        message = self._messages.popleft()
+        self._size -= len(message) + FRAME_COST
+        self._reader.unpark_all()
+        return message
+
+    async def aclose(self) -> None:
+        """Keep what still comes no more; what came before, say beside the peer's word that it closes, can be taken."""
+        self._closed = True
+        self._taker.unpark_all()
+        self._reader.unpark_all()
+
+
 class _Connection(trio_websocket.WebSocketConnection):
     """A websocket that refuses text, and messages in endless fragments."""
 
     _empty_fragments = 0
+    _events = 0
 
     def __init__(self, stream: trio.abc.Stream, kind: ConnectionType, host: str | None = None) -> None:
         super().__init__(
@@ -69,6 +135,8 @@ class _Connection(trio_websocket.WebSocketConnection):
             max_message_size=MOST_MESSAGE,
             receive_buffer_size=RECEIVE_BYTES,
         )
+        inbox = _Inbox()
+        self._send_channel, self._recv_channel = cast("Any", inbox), cast("Any", inbox)
 
     @property
     def is_open(self) -> bool:
@@ -110,8 +178,10 @@ class _Connection(trio_websocket.WebSocketConnection):
             self._empty_fragments += 1
             if self._empty_fragments > MOST_EMPTY_FRAGMENTS:
                 await self._stop_reading()
-        # A read may hold thousands of fragments: other connections have their turn between them.
-        await trio.lowlevel.checkpoint()
+        self._events += 1
+        if not self._events % EVENTS_PER_CHECKPOINT:
+            # A read may hold thousands of fragments: other connections have their turn between them.
+            await trio.lowlevel.checkpoint()
 
     async def _handle_reject_connection_event(
         self,
@@ -288,16 +358,4 @@ async def listen(address: ListenAddress) -> WebSocketListener:
     Raises:
         ConfigurationError: the address cannot be listened on; the text says why.
     """
-    try:
-        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
-    except (OSError, UnicodeError) as error:
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
-        raise ConfigurationError(
-            f"cannot listen on {address} ({reason.lower()}): choose another address with --listen"
-        ) from None
-    if address.port == 0:
-        # A name with several addresses would get a port for each, of which only one can be told.
-        for listener in listeners[1:]:
-            await listener.aclose()
-        del listeners[1:]
-    return WebSocketListener(listeners, ListenAddress(address.host, int(listeners[0].socket.getsockname()[1])))
+    return WebSocketListener(*await open_listeners(address, "--listen"))

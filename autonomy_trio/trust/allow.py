@@ -27,6 +27,7 @@ from autonomy_trio.trust.expression import (
     add_rights_only,
     attribute_in,
     conjuncts_of,
+    entity_types_in,
     operands,
     operator_of,
     path_of,
@@ -79,7 +80,9 @@ def check_allow(text: str, message: type) -> None:
     types = settle_types([Reading(condition.place, condition.conjuncts, tuple(records.values()))], {})
     # Which agents there are is known when the node starts; until then every type that the text names counts as one.
     receivers = {action: {"Receiver"} for action in records}
-    schema = cedarpy.Schema.from_json_str(json.dumps(schema_json(records, receivers, types, _entity_types(condition))))
+    schema = cedarpy.Schema.from_json_str(
+        json.dumps(schema_json(records, receivers, types, entity_types_in(condition.conjuncts)))
+    )
     check_permit(condition, permit(condition.conjuncts, records, "Receiver"), schema)
 
 
@@ -107,7 +110,7 @@ def parse_allow(text: str, where: str = "") -> Condition:
     except ValueError as error:
         raise PolicyError(f"{place} does not parse: {_syntax(text, str(error))}") from None
     conjuncts = tuple(conjuncts_of(_only_condition(place, parsed)))
-    if any(_depth(conjunct) > MOST_DEPTH for conjunct in conjuncts):
+    if any(depth_of(conjunct) > MOST_DEPTH for conjunct in conjuncts):
         raise PolicyError(f"{place} is nested too deeply: shorten it")
     for conjunct in conjuncts:
         complaint = _complaint(conjunct, "&&")
@@ -125,7 +128,8 @@ def _only_condition(place: str, parsed: Mapping[str, Any]) -> Expression:
     raise PolicyError(f"{place} is more than one condition: join them with && or ||")
 
 
-def _depth(conjunct: Expression) -> int:
+def depth_of(conjunct: Expression) -> int:
+    """Return the levels of JSON in an expression."""
     deepest = 0
     pending: list[tuple[object, int]] = [(conjunct, 1)]
     while pending:
@@ -172,12 +176,13 @@ def check_fields(condition: Condition, records: Iterable[Record]) -> None:
     for record in records:
         context = context_record(record)
         for path in chain.from_iterable(map(paths_in, condition.conjuncts)):
-            complaint = _missing_field(path[1:], context, "context") if path[0] == "context" else None
+            complaint = missing_field(path[1:], context, "context") if path[0] == "context" else None
             if complaint is not None:
                 raise PolicyError(f"{condition.place}: {complaint}")
 
 
-def _missing_field(path: Path, kind: CedarType, place: str) -> str | None:
+def missing_field(path: Path, kind: CedarType, place: str) -> str | None:
+    """Say what is wrong with a path into a record; None where it is there."""
     if not path or not isinstance(kind, Record):
         return None
     name = path[0]
@@ -185,7 +190,7 @@ def _missing_field(path: Path, kind: CedarType, place: str) -> str | None:
         return f"{place}.{name} is a {kind.left_out[name]}, which Cedar has no type for: leave it out of the condition"
     if name not in kind.fields:
         return f"{place} has no field {name!r}: {suggest(name, kind.fields)}"
-    return _missing_field(path[1:], kind.fields[name], f"{place}.{name}")
+    return missing_field(path[1:], kind.fields[name], f"{place}.{name}")
 
 
 def suggest(name: str, known: Iterable[str]) -> str:
@@ -223,12 +228,13 @@ def check_permit(condition: Condition, policy: Expression, schema: cedarpy.Schem
         raise PolicyError(f"{condition.place} is nested too deeply: shorten it") from None
     result = cedarpy.validate_policies(text, schema)  # pyright: ignore[reportUnknownMemberType] - takes bare dicts too
     for error in result.errors:
-        raise PolicyError(f"{condition.place}: {_in_words(error.error)}")
+        raise PolicyError(f"{condition.place}: {in_words(error.error)}")
 
 
 _PREFIX: Final = re.compile(r"^for policy `[^`]*`, ")
 _NOT_COMPATIBLE: Final = re.compile(r"the types (.+) and (.+) are not compatible")
 _UNEXPECTED: Final = re.compile(r"unexpected type: expected (.+) but saw (.+)")
+_UNSAFE: Final = re.compile(r".* access to optional attribute `(.+)` on entity type `Principal`")
 _OPTIONAL: Final = re.compile(r".* access to optional attribute `(?:(.+)\.)?(.+)` in context for .*")
 _WORDS: Final = (
     (re.compile(r"Long"), "an integer"),
@@ -239,7 +245,8 @@ _WORDS: Final = (
 )
 
 
-def _in_words(error: str) -> str:
+def in_words(error: str) -> str:
+    """Say in words what Cedar's validation found."""
     text = _PREFIX.sub("", error)
     if found := _NOT_COMPATIBLE.fullmatch(text):
         first, second = map(_type_in_words, found.groups())
@@ -250,23 +257,10 @@ def _in_words(error: str) -> str:
     if found := _OPTIONAL.fullmatch(text):
         outer = ".".join(["context", *filter(None, found.groups()[:1])])
         return f"{outer}.{found[2]} may be absent: ask first, as in {outer} has {found[2]} && …"
+    if found := _UNSAFE.fullmatch(text):
+        return f"{found[1]} may not be proven: ask first, as in principal has {found[1]} && …, or resource has …"
     return text
 
 
 def _type_in_words(name: str) -> str:
     return next((words for pattern, words in _WORDS if pattern.fullmatch(name)), "an agent")
-
-
-def _entity_types(condition: Condition) -> set[str]:
-    """Return the agent classes that a condition names."""
-    found: set[str] = set()
-    pending: list[Any] = list(condition.conjuncts)
-    while pending:
-        expression = pending.pop()
-        match expression:
-            case {"is": {"entity_type": name}} | {"Value": {"__entity": {"type": name}}}:
-                found.add(name)
-            case _:
-                pass
-        pending += operands(expression)
-    return {name for name in found if name != "Action" and "::" not in name}

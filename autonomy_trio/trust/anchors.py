@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 DEFAULT_LONGEST_VALIDITY: Final = 24 * 3600
 """Longest validity of a credential in seconds, where an anchor does not set it."""
 
+ANCHORS_LIMIT: Final = 64
+"""Most anchors in a file."""
+FILE_BYTES_LIMIT: Final = 1024 * 1024
+"""Most bytes of an anchors file; full tables fit, with room for comments."""
+
 _KEYS: Final = frozenset({"identifier", "attributes", "longest_validity", "revocation_staleness"})
 _DURATION: Final = re.compile(r"([0-9]{1,9})([smhd])")
 _UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -105,18 +110,24 @@ class Anchors:
         return self.by_identifier.get(identifier)
 
 
-def proven_attributes(credentials: Iterable["Credential"]) -> tuple[Mapping[str, AttributeValue], frozenset[str]]:
-    """Merge what verified credentials prove about one subject.
+def proven_attributes(
+    credentials: Iterable["Credential"], inherited: Iterable["Credential"] = ()
+) -> tuple[Mapping[str, AttributeValue], frozenset[str]]:
+    """Merge what verified credentials prove about one sender.
 
-    Where two differ on a name, in value or in type, the name is dropped: attributes only add rights, so a subject
-    that chooses what to show can lose by a contradiction and never gain.
+    Where two differ on a name, in value or in type, the name is dropped: attributes only add rights, so a sender that
+    chooses what to show can lose by a contradiction and never gain.
+
+    Args:
+        credentials: those of the sender itself, a node or an agent.
+        inherited: those of the node that an agent lives on; none for an agent that is declared with ``inherit=False``.
 
     Returns:
         the attributes, and the names that were dropped, for the log.
     """
     merged: dict[str, AttributeValue] = {}
     dropped: set[str] = set()
-    for credential in credentials:
+    for credential in (*credentials, *inherited):
         for name, value in credential.attributes.items():
             known = merged.setdefault(name, value)
             # True equals 1 in Python, so the types are compared too.
@@ -159,7 +170,11 @@ def to_toml(anchor: Anchor) -> str:
 
 def _read_tables(path: Path) -> list[object]:
     try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
+        with path.open("rb") as file:
+            data = file.read(FILE_BYTES_LIMIT + 1)
+        if len(data) > FILE_BYTES_LIMIT:
+            raise ConfigurationError(f"the anchors file {path} has more than {FILE_BYTES_LIMIT} bytes: shorten it")
+        content = tomllib.loads(data.decode())
     except OSError as exc:
         raise ConfigurationError(f"the anchors file {path} cannot be read: {exc.strerror or exc}") from None
     except UnicodeDecodeError:
@@ -174,6 +189,8 @@ def _read_tables(path: Path) -> list[object]:
         raise ConfigurationError(
             f"{path} has no [[anchor]] table: add one, or start without an anchors file to trust only your own identity"
         )
+    if len(cast("list[object]", tables)) > ANCHORS_LIMIT:
+        raise ConfigurationError(f"{path} has more than {ANCHORS_LIMIT} anchors: leave some out")
     return cast("list[object]", tables)
 
 

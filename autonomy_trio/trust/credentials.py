@@ -2,21 +2,23 @@
 
 A credential says what its issuer asserts; it is never a bearer token, since whoever shows it must be the subject it
 names. A *presentation* is what travels: the signed credential, the issuer's history that its signature is checked with,
-and a place for the issuer's newest revocation list.
+and the newest revocation list of that issuer that the holder has. It is whole in itself; of several by one issuer only
+the first needs the list, since a verifier takes note of all lists before it judges.
 
-Reading tells who said what. Judging, which needs the session's subject, the trust anchors and the time, tells whether
-it counts here.
+Reading tells who said what. Judging, which needs the session's subject, the trust anchors, what is known of revocations
+and the time, tells whether it counts here.
 """
 
-from collections.abc import Callable, Mapping
-from typing import Annotated, Final, Literal
+from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
+from typing import Final, Literal
 
 import msgspec
 import nacl.utils
-from attrs import frozen
+from attrs import Factory, evolve, field, frozen
 
 from autonomy_trio.errors import CredentialError, IdentityError
-from autonomy_trio.trust.anchors import Anchors
+from autonomy_trio.trust.anchors import Anchor, Anchors
 from autonomy_trio.trust.attributes import (
     Attributes,
     AttributeValue,
@@ -24,7 +26,15 @@ from autonomy_trio.trust.attributes import (
     to_record,
     type_of,
 )
-from autonomy_trio.trust.identity import CHANGES_LIMIT, NOT_BEFORE_LEEWAY, verify_history
+from autonomy_trio.trust.identity import NOT_BEFORE_LEEWAY, History, verify_history
+from autonomy_trio.trust.lists import (
+    CREDENTIAL_ID_BYTES,
+    CredentialId,
+    IdentitySeq,
+    RevocationList,
+    Revocations,
+    verify_list,
+)
 from autonomy_trio.trust.records import (
     Identifier,
     Seconds,
@@ -40,33 +50,32 @@ from autonomy_trio.trust.vault import Vault
 __all__ = [
     "AttributeValue",
     "Credential",
+    "Presentation",
     "from_text",
     "issue",
+    "judge",
     "read_presentation",
+    "renew_at",
     "to_text",
-    "verify_presentation",
+    "verify_presentations",
 ]
 
 CREDENTIAL_BYTES_LIMIT: Final = 4 * 1024
 """Most bytes of a credential without its signature."""
-PRESENTATION_BYTES_LIMIT: Final = 16 * 1024
-"""Most bytes of a presentation: a credential and 64 changes of 175 bytes fit."""
-CREDENTIAL_ID_BYTES: Final = 16
-"""Random bytes that name a credential in a revocation list."""
+PRESENTATION_BYTES_LIMIT: Final = 23 * 1024
+"""Most bytes of a presentation: a credential, 64 changes of 175 bytes and a full revocation list fit."""
 DEFAULT_VALIDITY: Final = 3600
 """Validity of a credential in seconds, unless its issuer says otherwise."""
 BLOCK_LABEL: Final = "AUTONOMY CREDENTIAL"
-
-_Seq = Annotated[int, msgspec.Meta(ge=0, lt=CHANGES_LIMIT)]
 
 
 class _CredentialRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     version: Literal[1]
     issuer: Identifier
-    issuer_seq: _Seq
+    issuer_seq: IdentitySeq
     subject: Identifier
-    subject_seq: _Seq
-    id: Annotated[bytes, msgspec.Meta(min_length=CREDENTIAL_ID_BYTES, max_length=CREDENTIAL_ID_BYTES)]
+    subject_seq: IdentitySeq
+    id: CredentialId
     attributes: Attributes
     not_before: Seconds
     expires: Seconds
@@ -75,7 +84,7 @@ class _CredentialRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unk
 class _PresentationRecord(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     credential: Signed
     issuer_changes: tuple[Signed, ...]
-    revocations: None
+    revocations: Signed | None
 
 
 _CREDENTIAL: Final = msgspec.msgpack.Decoder(_CredentialRecord)
@@ -95,6 +104,7 @@ class Credential:
         attributes: values by name.
         not_before: Unix seconds from which it holds.
         expires: Unix seconds from which it no longer holds.
+        counts_until: Unix seconds from which it no longer counts here: when it expires, or sooner where it was judged.
     """
 
     issuer: bytes
@@ -105,6 +115,39 @@ class Credential:
     attributes: Mapping[str, AttributeValue]
     not_before: int
     expires: int
+    counts_until: float = field(default=Factory(attrgetter("expires"), takes_self=True))
+
+
+@frozen
+class Presentation:
+    """A credential as its holder shows it, with what its signature is checked by.
+
+    Attributes:
+        credential: what is asserted.
+        history: the issuer's verified history.
+        revocations: the issuer's list that came with it.
+        signed: the credential as received.
+    """
+
+    credential: Credential
+    history: History = field(repr=False)
+    revocations: RevocationList | None = field(repr=False)
+    signed: Signed = field(repr=False)
+
+    def encode(self) -> bytes:
+        """Return the bytes that travel."""
+        revocations = None if self.revocations is None else self.revocations.signed
+        return encode_presentation(self.signed, self.history, revocations)
+
+    def with_list(self, newer: RevocationList | None, history: History) -> "Presentation":
+        """Return it with another list of the same issuer, or none, and the longer of two of the issuer's histories."""
+        longer = max(self.history, history, key=lambda each: each.seq)
+        return evolve(self, revocations=newer, history=longer)
+
+
+def encode_presentation(credential: Signed, history: History, revocations: Signed | None) -> bytes:
+    """Put together what its holder shows: a signed credential, its issuer's history, and a list of the issuer's."""
+    return msgspec.msgpack.encode(_PresentationRecord(credential, history.changes, revocations))
 
 
 def issue(  # noqa: PLR0913  all but the first are named at the call
@@ -115,6 +158,7 @@ def issue(  # noqa: PLR0913  all but the first are named at the call
     attributes: Mapping[str, AttributeValue],
     now: float,
     validity: int = DEFAULT_VALIDITY,
+    revocations: Signed | None = None,
     random: Callable[[int], bytes] = nacl.utils.random,
 ) -> bytes:
     """Issue a credential with the identity of a vault.
@@ -122,10 +166,11 @@ def issue(  # noqa: PLR0913  all but the first are named at the call
     Args:
         vault: the authority's vault.
         subject: the 32-byte identifier of whom the attributes are true.
-        subject_seq: the subject's sequence number; once the subject shows a later one, the credential is refused.
+        subject_seq: the subject's sequence number; while the subject shows another one, the credential is refused.
         attributes: values by name.
         now: Unix seconds from which it holds.
         validity: seconds until it expires.
+        revocations: the authority's newest list, to go with it.
         random: the system's random source, unless a test replaces it.
 
     Returns:
@@ -153,17 +198,17 @@ def issue(  # noqa: PLR0913  all but the first are named at the call
         )
     )
     signed = Signed(body, vault.sign_as_identity("credential", body))
-    encoded = msgspec.msgpack.encode(_PresentationRecord(signed, vault.history.changes, None))
+    encoded = encode_presentation(signed, vault.history, revocations)
     # What others would refuse is refused here, where it can be mended.
     read_presentation(encoded)
     return encoded
 
 
-def read_presentation(encoded: bytes) -> Credential:
+def read_presentation(encoded: bytes) -> Presentation:
     """Read a presentation from a stranger and verify who signed it, without judging whether that counts here.
 
     Args:
-        encoded: the bytes as received, at most 16 KiB.
+        encoded: the bytes as received, at most 23 KiB.
 
     Raises:
         CredentialError: it is malformed, or not signed by the issuer it names.
@@ -187,7 +232,7 @@ def read_presentation(encoded: bytes) -> Credential:
         raise CredentialError(f"the credential is not signed by {format_identifier(content.issuer)}, whom it names")
     if content.expires <= content.not_before:
         raise CredentialError("the credential ends before it begins: issue it with a validity of 1 s or more")
-    return Credential(
+    credential = Credential(
         issuer=content.issuer,
         issuer_seq=content.issuer_seq,
         subject=content.subject,
@@ -197,27 +242,81 @@ def read_presentation(encoded: bytes) -> Credential:
         not_before=content.not_before,
         expires=content.expires,
     )
+    revocations = None if record.revocations is None else verify_list(record.revocations, history)
+    return Presentation(credential, history, revocations, signed)
 
 
-def verify_presentation(
-    encoded: bytes, *, subject: bytes, subject_seq: int, anchors: Anchors, now: float
-) -> Credential:
-    """Read a presentation and judge whether it counts: here, now, and for the peer that shows it.
+def verify_presentations(  # noqa: PLR0913  all but the first are named at the call
+    presentations: Sequence[bytes],
+    *,
+    subject: bytes,
+    subject_seq: int,
+    anchors: Anchors,
+    revocations: Revocations,
+    now: float,
+) -> tuple[Sequence[Credential], Sequence[CredentialError]]:
+    """Read all that a peer shows and judge which of it counts: here, now, and for that peer.
+
+    What the presentations tell of their issuers is learned first, so one that carries a list speaks for all.
 
     Args:
-        encoded: the bytes as received.
+        presentations: the bytes of each as received.
         subject: the identifier that the peer has proven in its handshake.
-        subject_seq: the peer's current sequence number.
+        subject_seq: the sequence number it has proven there.
         anchors: the authorities that count here.
+        revocations: what is known of their sequences and lists, and learns.
         now: Unix seconds.
+
+    Returns:
+        the credentials that count, and for each other one why not, for the log at home.
+    """
+    read: list[Credential] = []
+    accepted: list[Credential] = []
+    refused: list[CredentialError] = []
+    for encoded in presentations:
+        try:
+            presentation = read_presentation(encoded)
+            revocations.learn(presentation.history, presentation.revocations, anchors=anchors, now=now)
+            read.append(presentation.credential)
+        except CredentialError as error:
+            refused.append(error)
+    for credential in read:
+        try:
+            accepted.append(
+                judge(
+                    credential,
+                    subject=subject,
+                    subject_seq=subject_seq,
+                    anchors=anchors,
+                    revocations=revocations,
+                    now=now,
+                )
+            )
+        except CredentialError as error:
+            refused.append(error)
+    return accepted, refused
+
+
+def judge(  # noqa: PLR0913  all but the first are named at the call
+    credential: Credential,
+    *,
+    subject: bytes,
+    subject_seq: int,
+    anchors: Anchors,
+    revocations: Revocations,
+    now: float,
+) -> Credential:
+    """Judge whether a credential that was read counts: again, whenever `revocations` has a new generation.
+
+    Returns:
+        the credential, with the time until which it counts.
 
     Raises:
         CredentialError: it does not count; the text says why, for the log at home.
     """
-    credential = read_presentation(encoded)
     issuer = format_identifier(credential.issuer)
     _check_subject(credential, subject, subject_seq)
-    _check_issuer(credential, anchors)
+    anchor = _check_issuer(credential, anchors)
     if credential.not_before > now + NOT_BEFORE_LEEWAY:
         raise CredentialError(
             f"the credential of {issuer} begins in {credential.not_before - now:,.0f} s: set the clocks"
@@ -226,7 +325,12 @@ def verify_presentation(
         raise CredentialError(
             f"the credential of {issuer} expired {now - credential.expires:,.0f} s ago: ask its issuer for a new one"
         )
-    return credential
+    return evolve(credential, counts_until=revocations.counts_until(credential, anchor, now))
+
+
+def renew_at(credential: Credential) -> float:
+    """Return when a credential is to be renewed, in Unix seconds: at two thirds of its life."""
+    return credential.not_before + (credential.expires - credential.not_before) * 2 / 3
 
 
 def _check_subject(credential: Credential, subject: bytes, subject_seq: int) -> None:
@@ -240,9 +344,15 @@ def _check_subject(credential: Credential, subject: bytes, subject_seq: int) -> 
             f"the credential was issued to sequence {credential.subject_seq} of {format_identifier(subject)}, which is"
             f" at {subject_seq} now: ask its issuer for a new one"
         )
+    if credential.subject_seq > subject_seq:
+        # A thief of the older key could show what was issued after its owner had rotated away.
+        raise CredentialError(
+            f"the credential was issued to sequence {credential.subject_seq} of {format_identifier(subject)}, which"
+            f" shows the older {subject_seq}: it counts once its subject shows the newer one"
+        )
 
 
-def _check_issuer(credential: Credential, anchors: Anchors) -> None:
+def _check_issuer(credential: Credential, anchors: Anchors) -> Anchor:
     issuer = format_identifier(credential.issuer)
     anchor = anchors.get(credential.issuer)
     if anchor is None:
@@ -253,18 +363,15 @@ def _check_issuer(credential: Credential, anchors: Anchors) -> None:
             f"the credential of {issuer} is valid for {validity} s, and its anchor allows"
             f" {anchor.longest_validity} s: ask its issuer for a shorter one"
         )
-    if anchor.revocation_staleness is not None:
-        raise CredentialError(
-            f"the anchor of {issuer} requires a revocation list and none came with the credential: it fails closed"
-        )
     if anchor.attributes is None:
-        return
+        return anchor
     for name, value in credential.attributes.items():
         allowed = anchor.attributes.get(name)
         if allowed is None:
             raise CredentialError(f"{issuer} asserts `{name}`, which its anchor does not allow it to")
         if type_of(value) != allowed:
             raise CredentialError(f"{issuer} asserts `{name}` as a {type_of(value)}, and its anchor says {allowed}")
+    return anchor
 
 
 def to_text(encoded: bytes) -> str:

@@ -13,7 +13,7 @@ a validated condition can meet, decides nothing: it denies.
 
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import chain
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, cast
 
 from autonomy_trio.trust.attributes import OWN_NAMES
 
@@ -52,10 +52,12 @@ def operands(expression: Expression) -> list[Expression]:
     match operator:
         case "Value" | "Var":
             return []
-        case "Set":
-            return list(inner)
+        case "Record":
+            return list(inner.values())
+        case _ if isinstance(inner, list):  # a set, and what extension functions take
+            return list(cast("list[Expression]", inner))
         case _:
-            return [inner[key] for key in ("left", "right", "arg", "in") if key in inner]
+            return [inner[key] for key in ("left", "right", "arg", "in", "if", "then", "else") if key in inner]
 
 
 def path_of(expression: Expression) -> Path | None:
@@ -81,12 +83,21 @@ def paths_in(expression: Expression) -> Iterator[Path]:
 
 def conjuncts_of(expression: Expression) -> list[Expression]:
     """Split an expression at its top-level ``&&``, in order."""
+    return _split(expression, "&&")
+
+
+def disjuncts_of(expression: Expression) -> list[Expression]:
+    """Split an expression at its top-level ``||``, in order."""
+    return _split(expression, "||")
+
+
+def _split(expression: Expression, connective: str) -> list[Expression]:
     last: list[Expression] = []
     pending = [expression]
     while pending:
         head = pending.pop()
-        if operator_of(head) == "&&":
-            pending += (head["&&"]["left"], head["&&"]["right"])
+        if operator_of(head) == connective:
+            pending += (head[connective]["left"], head[connective]["right"])
         else:
             last.append(head)
     return last[::-1]
@@ -105,6 +116,23 @@ def attributes_in(expression: Expression) -> frozenset[str]:
     """Return the proven attributes that an expression reads or asks for."""
     found = (attribute_in(path) for path in paths_in(expression))
     return frozenset(name for name in found if name is not None)
+
+
+def proven_in(path: Path) -> str | None:
+    """Return the attribute that somebody has to prove for a path to be there: the sender, or the recipient.
+
+    Agents have no attributes in version 1, so one of the resource is that of the recipient of what is sent.
+    """
+    match path:
+        case ("principal" | "resource", name, *_) if name not in OWN_NAMES:
+            return f"{path[0]}.{name}"
+        case _:
+            return None
+
+
+def proven_paths_in(expression: Expression) -> frozenset[str]:
+    """Return what has to be proven for an expression, as ``principal.team`` or ``resource.team``."""
+    return frozenset(name for name in map(proven_in, paths_in(expression)) if name is not None)
 
 
 def reads_context(expression: Expression, field: str) -> bool:
@@ -147,3 +175,18 @@ def add_rights_only(expression: Expression, *, negated: bool = False) -> Express
         present = {"has": {"left": {"Var": "principal"}, "attr": name}}
         guarded = {"if-then-else": {"if": present, "then": guarded, "else": {"Value": negated}}}
     return guarded
+
+
+def entity_types_in(expressions: Iterable[Expression]) -> frozenset[str]:
+    """Return the classes of agents that expressions name."""
+    found: set[str] = set()
+    pending = list(expressions)
+    while pending:
+        expression = pending.pop()
+        match expression:
+            case {"is": {"entity_type": name}} | {"Value": {"__entity": {"type": name}}}:
+                found.add(name)
+            case _:
+                pass
+        pending += operands(expression)
+    return frozenset(name for name in found if name != "Action" and "::" not in name)

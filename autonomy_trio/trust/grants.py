@@ -1,28 +1,21 @@
-"""The policies of all handlers of a node, checked together and compiled for each action at each agent class."""
+"""All policies of a node, those of its handlers and whole ones, checked together and compiled into slices."""
 
 import json
-import re
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from itertools import chain
-from typing import Final
 
 import cedarpy
 from attrs import frozen
 
 from autonomy_trio.errors import PolicyError
-from autonomy_trio.trust.allow import (
-    Condition,
-    check_fields,
-    check_permit,
-    parse_allow,
-    permit,
-    policy_set_json,
-    suggest,
-)
+from autonomy_trio.trust.allow import Condition, check_fields, check_permit, parse_allow, permit, suggest
 from autonomy_trio.trust.attributes import AttributeType, is_attribute_name
-from autonomy_trio.trust.expression import Expression, attributes_in, message_fields_in, reads_context
+from autonomy_trio.trust.expression import Expression, attributes_in
 from autonomy_trio.trust.inference import Reading, settle_types
-from autonomy_trio.trust.schema import PRINCIPAL, Record, message_record, schema_json
+from autonomy_trio.trust.schema import PRINCIPAL, SEND, Record, message_record, schema_json
+from autonomy_trio.trust.slices import SENDING_PERMITTED, Rule, Slice, make_slice, rule_of_grant, rule_of_whole
+from autonomy_trio.trust.whole import WholePolicy, check_names, check_types, covered_actions
 
 
 @frozen
@@ -44,80 +37,74 @@ class Grant:
     allow: str | None
 
 
-@frozen
-class Clause:
-    """One conjunct of a condition, to explain denials with.
-
-    Attributes:
-        id: its own, as a policy of `Slice.each_clause`.
-        text: as Cedar writes it.
-        attributes: the proven attributes that it reads.
-        reads_message: whether it belongs to the message part.
-    """
-
-    id: str
-    text: str
-    attributes: frozenset[str]
-    reads_message: bool
-
-
-@frozen
-class Slice:
-    """What decides about one action at one class of agents.
-
-    Attributes:
-        policy: the identifier of the policy, ``Class.handler``.
-        attribute_part: the policy without the clauses that read the message.
-        whole: the policy.
-        each_clause: every clause as a policy of its own.
-        clauses: what is known of them, in order.
-        attributes: the proven attributes that the policy reads.
-        reads_message: whether there is a message part.
-        reads_time: whether the attribute part depends on the time.
-        message: the message's fields that are read, with their types.
-    """
-
-    policy: str
-    attribute_part: cedarpy.PolicySet
-    whole: cedarpy.PolicySet
-    each_clause: cedarpy.PolicySet
-    clauses: tuple[Clause, ...]
-    attributes: frozenset[str]
-    reads_message: bool
-    reads_time: bool
-    message: Record
-
-
 def compile_grants(
-    grants: Sequence[Grant], declared: Mapping[str, AttributeType] | None
+    grants: Iterable[Grant], declared: Mapping[str, AttributeType] | None, whole: Sequence[WholePolicy] = ()
 ) -> tuple[Mapping[tuple[str, str], Slice], Mapping[str, AttributeType | None]]:
-    """Check the conditions of all grants together, and compile them.
+    """Check the conditions of all grants and all whole policies together, and compile them.
 
     Args:
-        grants: those with a condition, each once.
+        grants: every handler of every agent class; one that is there twice counts once.
         declared: the attributes that anchors may assert; None for any.
+        whole: policies that speak of any of the handlers, those without a condition too.
 
     Returns:
-        the slices by agent class and action, and the types of attributes, None where any will do.
+        what decides, by agent class and action, where something permits, with sending as `PRINCIPAL` and `SEND`;
+        and the types of attributes, None where any will do.
 
     Raises:
-        PolicyError: a condition cannot be right; names handler, text and mend.
+        PolicyError: one cannot be right; names handler or line, text and mend.
     """
-    records = _records(grants)
-    receivers = _receivers(grants)
-    conditions = {grant: _condition(grant, records, declared) for grant in grants}
+    # A handler that nobody else can speak of need not be one that Cedar can.
+    known = tuple(grant for grant in dict.fromkeys(grants) if whole or grant.allow is not None)
+    records = _records(known)
+    receivers = _receivers(known)
+    if whole and SEND in records:
+        taken_by = min(receivers[SEND])
+        raise PolicyError(
+            f"{taken_by} takes a message called {SEND!r}, which policies cannot tell from sending: give it another name"
+            " with @message(name=…)"
+        )
+    for policy in whole:
+        check_names(policy, records, receivers, declared)
+    conditions = {grant: _condition(grant, records, declared) for grant in known if grant.allow is not None}
     readings = [
         Reading(condition.place, condition.conjuncts, tuple(records[action] for action in grant.actions))
         for grant, condition in conditions.items()
     ]
-    types = settle_types(readings, declared or {})
-    schema = cedarpy.Schema.from_json_str(json.dumps(schema_json(records, receivers, types)))
-    slices: dict[tuple[str, str], Slice] = {}
+    types = settle_types([*readings, *(_reading(policy, records, receivers) for policy in whole)], declared or {})
+    schema = cedarpy.Schema.from_json_str(json.dumps(schema_json(records, receivers, types, sending=bool(whole))))
+    rules: list[Rule] = []
     for grant, condition in conditions.items():
         check_permit(condition, permit(condition.conjuncts, grant.actions, grant.agent), schema)
-        for action in grant.actions:
-            slices[grant.agent, action] = _slice(grant, action, condition, records[action])
-    return slices, types
+        rules.append(rule_of_grant(grant.agent, grant.handler, grant.actions, condition))
+    for policy in whole:
+        check_types(policy, schema)
+        rules.append(rule_of_whole(policy, schema))
+    _check_ids(rules)
+    slices = {
+        (agent, action): make_slice([rule for rule in rules if rule.covers(action, agent)], record)
+        for action, record in records.items()
+        for agent in receivers[action]
+    }
+    permitted = {key: found for key, found in slices.items() if found.permits}
+    forbidden = [rule for rule in rules if rule.effect == "forbid" and rule.covers(SEND, PRINCIPAL)]
+    if forbidden:
+        permitted[PRINCIPAL, SEND] = make_slice([SENDING_PERMITTED, *forbidden], Record({}))
+    return permitted, types
+
+
+def _reading(policy: WholePolicy, records: Mapping[str, Record], receivers: Mapping[str, AbstractSet[str]]) -> Reading:
+    covered = covered_actions(policy, receivers)
+    messages = tuple(records[action] for action in covered if action != SEND)
+    return Reading(policy.place, policy.clauses, messages, sending=SEND in covered)
+
+
+def _check_ids(rules: Iterable[Rule]) -> None:
+    places: dict[str, str] = {}
+    for rule in rules:
+        known = places.setdefault(rule.id, rule.place)
+        if known != rule.place:
+            raise PolicyError(f"{rule.place}: {known} is called {rule.id!r} too: give the policy another @id")
 
 
 def _records(grants: Iterable[Grant]) -> dict[str, Record]:
@@ -166,43 +153,5 @@ def _condition(grant: Grant, records: Mapping[str, Record], declared: Mapping[st
     return condition
 
 
-def _slice(grant: Grant, action: str, condition: Condition, record: Record) -> Slice:
-    def policy_set(policies: Mapping[str, Sequence[Expression]]) -> cedarpy.PolicySet:
-        permits = {name: permit(conjuncts, [action], grant.agent) for name, conjuncts in policies.items()}
-        return cedarpy.PolicySet.from_json_str(policy_set_json(permits))
-
-    name = f"{grant.agent}.{grant.handler}"
-    clauses = tuple(
-        Clause(f"{name} clause {number}", _text_of(each), attributes_in(each), reads_context(each, "message"))
-        for number, each in enumerate(condition.conjuncts, start=1)
-    )
-    early = [each for each, clause in zip(condition.conjuncts, clauses, strict=True) if not clause.reads_message]
-    return Slice(
-        policy=name,
-        attribute_part=policy_set({name: early}),
-        whole=policy_set({name: condition.conjuncts}),
-        each_clause=policy_set({clause.id: [each] for each, clause in zip(condition.conjuncts, clauses, strict=True)}),
-        clauses=clauses,
-        attributes=_attributes(condition.conjuncts),
-        reads_message=len(early) < len(clauses),
-        reads_time=any(reads_context(each, "time") for each in early),
-        message=record.only(message_fields_in(condition.conjuncts)),
-    )
-
-
 def _attributes(conjuncts: Iterable[Expression]) -> frozenset[str]:
     return frozenset(chain.from_iterable(map(attributes_in, conjuncts)))
-
-
-_NEEDLESS_BRACKETS: Final = re.compile(r'("(?:[^"\\]|\\.)*")|(?<!\w)\(([\w.]+)\)')
-"""Strings, to leave alone, and the brackets that Cedar puts around each path."""
-
-
-def _text_of(conjunct: Expression) -> str:
-    """Return a condition as Cedar writes it, for the log."""
-    policy = {**permit([], [], ""), "resource": {"op": "All"}, "conditions": [{"kind": "when", "body": conjunct}]}
-    text = cedarpy.policies_from_json_str(policy_set_json({"text": policy}))
-    _, _, inner = text.removesuffix(" };").partition("when { ")
-    while (shorter := _NEEDLESS_BRACKETS.sub(lambda found: found[1] or found[2], inner)) != inner:
-        inner = shorter
-    return inner

@@ -21,8 +21,8 @@ from typing import Final, final
 
 from autonomy_trio.errors import VaultError
 
-FILE_BYTES_LIMIT: Final = 64 * 1024
-"""Most bytes of a file in a home."""
+FILE_BYTES_LIMIT: Final = 1024 * 1024
+"""Most bytes of a file in a home: a vault with the longest marks of all its anchors takes three quarters of it."""
 LOCK_NAME: Final = "vault.lock"
 _FRESH: Final = ".new"
 _OPEN_FLAGS: Final = os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK
@@ -37,15 +37,17 @@ class Home:
         path: the folder, as it was given.
     """
 
-    def __init__(self, path: Path, *, create: bool, lock: bool = True) -> None:
+    def __init__(self, path: Path, *, create: bool, lock: bool = True, lock_name: str = LOCK_NAME) -> None:
         """Open and lock a home, creating the folder first when it is missing and `create` is set.
 
-        Without `lock` it may only be read, beside a process that has it locked: files are replaced whole.
+        Without `lock` it may only be read, beside a process that has it locked: files are replaced whole. With another
+        `lock_name` the files that go with that lock may be written, while a node has the home.
 
         Raises:
             VaultError: the folder is missing, is not private, is not this user's, or is open already.
         """
         self.path = path
+        self._is_locked = lock
         if create:
             self._create()
         with ExitStack() as opened:
@@ -53,10 +55,10 @@ class Home:
             opened.callback(os.close, self._folder)
             _check_private(path, self._folder, folder=True)
             if lock:
-                descriptor = self._open_lock()
+                descriptor = self._open_lock(lock_name)
                 opened.callback(os.close, descriptor)
-                _check_private(path / LOCK_NAME, descriptor, folder=False)
-                self._take(descriptor)
+                _check_private(path / lock_name, descriptor, folder=False)
+                self._take(descriptor, lock_name)
             self._opened = opened.pop_all()
 
     def __repr__(self) -> str:
@@ -97,8 +99,10 @@ class Home:
         """Replace a file whole, or create it, and return when it is on the disk.
 
         Raises:
-            VaultError: the disk or the folder refuses; the old file is as it was.
+            VaultError: the disk or the folder refuses, or the home is not locked; the old file is as it was.
         """
+        if not self._is_locked:
+            raise VaultError(f"the home {self.path} is only read here, beside a node that uses it: stop that first")
         fresh = name + _FRESH
         try:
             self._remove(fresh)
@@ -164,21 +168,25 @@ class Home:
         finally:
             os.close(descriptor)
 
-    def _open_lock(self) -> int:
+    def _open_lock(self, name: str) -> int:
         try:
-            return self._open_file(LOCK_NAME, os.O_RDWR | os.O_CREAT)
+            return self._open_file(name, os.O_RDWR | os.O_CREAT)
         except OSError as exc:
-            raise _refusal(self.path / LOCK_NAME, exc) from None
+            raise _refusal(self.path / name, exc) from None
 
-    def _take(self, lock: int) -> None:
+    def _take(self, lock: int, name: str) -> None:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            if name != LOCK_NAME:
+                raise VaultError(
+                    f"{self.path / name} is held by another process: try again when that has ended"
+                ) from None
             raise VaultError(
                 f"the home {self.path} is in use already: stop the node that uses it, or name another home"
             ) from None
         except OSError as exc:
-            raise _refusal(self.path / LOCK_NAME, exc) from None
+            raise _refusal(self.path / name, exc) from None
 
 
 def _check_private(place: Path, descriptor: int, *, folder: bool) -> None:

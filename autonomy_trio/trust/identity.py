@@ -47,7 +47,9 @@ ATTESTATION_LIFE_LIMIT: Final = 7 * 24 * 3600
 NOT_BEFORE_LEEWAY: Final = 60
 """Seconds by which a peer's clock may run ahead of ours; there is no leeway on *expires*."""
 PREKEYS_LIMIT: Final = 16
-"""Most sealed-envelope keys in an attestation: one a day, kept for a week and an hour, and room to spare."""
+"""Most sealed-envelope keys in an attestation; a sender takes the last, so a vault names the newest alone."""
+
+PrekeyNumber = Annotated[int, msgspec.Meta(ge=0, lt=2**32)]
 
 _SEED_PURPOSE: Final = b"autonomy/1 seed"
 _LAST_SEQ: Final = CHANGES_LIMIT - 1
@@ -63,6 +65,18 @@ class Change(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
     next_key_hash: Digest
 
 
+class Prekey(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A public key that sealed envelopes are made for while the identity is away.
+
+    Attributes:
+        id: the owner's number for it, by which the owner finds the secret key; it says nothing to others.
+        key: the X25519 public key.
+    """
+
+    id: PrekeyNumber
+    key: Key
+
+
 class Attestation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
     """What an identity says of its purpose keys, each made on its own and never converted from the identity's key."""
 
@@ -70,7 +84,7 @@ class Attestation(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_f
     seq: Annotated[int, msgspec.Meta(ge=0, le=_LAST_SEQ)]
     session_key: Key
     signing_key: Key
-    prekeys: Annotated[tuple[Key, ...], msgspec.Meta(max_length=PREKEYS_LIMIT)]
+    prekeys: Annotated[tuple[Prekey, ...], msgspec.Meta(max_length=PREKEYS_LIMIT)]
     not_before: Seconds
     expires: Seconds
 
@@ -119,7 +133,7 @@ class Bundle:
     Attributes:
         session_key: X25519 public key that agrees on sessions.
         signing_key: Ed25519 public key that signs handshakes and envelopes.
-        prekeys: X25519 public keys for sealed envelopes.
+        prekeys: X25519 public keys for sealed envelopes, the newest last.
         not_before: Unix seconds from which the attestation holds.
         expires: Unix seconds from which it no longer holds.
         history: the history it came with.
@@ -128,7 +142,7 @@ class Bundle:
 
     session_key: bytes
     signing_key: bytes
-    prekeys: tuple[bytes, ...]
+    prekeys: tuple[Prekey, ...]
     not_before: int
     expires: int
     history: History
@@ -252,7 +266,7 @@ def verify_bundle(encoded: bytes, now: float) -> Bundle:
         raise IdentityError(f"the attestation in the bundle of {name} is of another identity or of another of its keys")
     if not verify(history.key, "attest", signed.body, signed.signature):
         raise IdentityError(f"the attestation of {name} is not signed by its current key")
-    _check_life(attestation, name, now)
+    check_life(f"the attestation of {name}", attestation.not_before, attestation.expires, now)
     return Bundle(
         session_key=attestation.session_key,
         signing_key=attestation.signing_key,
@@ -264,17 +278,22 @@ def verify_bundle(encoded: bytes, now: float) -> Bundle:
     )
 
 
-def _check_life(attestation: Attestation, name: str, now: float) -> None:
-    life = attestation.expires - attestation.not_before
+def check_life(what: str, not_before: int, expires: int, now: float) -> None:
+    """Judge the life of an attestation or a delegate: at most a week, begun but for a minute's leeway, and not over.
+
+    Args:
+        what: what is judged, with its article, for the error's text.
+        not_before: Unix seconds from which it holds.
+        expires: Unix seconds from which it no longer holds.
+        now: Unix seconds.
+
+    Raises:
+        IdentityError: it does not hold at `now`, or would hold for too long.
+    """
+    life = expires - not_before
     if not 0 < life <= ATTESTATION_LIFE_LIMIT:
-        raise IdentityError(
-            f"the attestation of {name} is valid for {life} s; 1 to {ATTESTATION_LIFE_LIMIT} s are allowed"
-        )
-    if attestation.not_before > now + NOT_BEFORE_LEEWAY:
-        raise IdentityError(
-            f"the attestation of {name} begins in {attestation.not_before - now:,.0f} s: set the clocks"
-        )
-    if attestation.expires <= now:
-        raise IdentityError(
-            f"the attestation of {name} expired {now - attestation.expires:,.0f} s ago: set the clocks, or renew"
-        )
+        raise IdentityError(f"{what} is valid for {life} s; 1 to {ATTESTATION_LIFE_LIMIT} s are allowed")
+    if not_before > now + NOT_BEFORE_LEEWAY:
+        raise IdentityError(f"{what} begins in {not_before - now:,.0f} s: set the clocks")
+    if expires <= now:
+        raise IdentityError(f"{what} expired {now - expires:,.0f} s ago: set the clocks, or renew")

@@ -13,14 +13,15 @@ from autonomy_trio.trust.expression import (
     CONNECTIVES,
     EQUALITIES,
     MEMBERSHIPS,
+    OPERATORS,
     ORDERINGS,
     Expression,
     Path,
-    attribute_in,
-    attributes_in,
     operands,
     operator_of,
     path_of,
+    paths_in,
+    proven_in,
 )
 from autonomy_trio.trust.schema import (
     BOOLEAN,
@@ -32,6 +33,7 @@ from autonomy_trio.trust.schema import (
     SetOf,
     context_record,
     principal_record,
+    sending_record,
 )
 
 _OPERANDS: Final[Mapping[str, CedarType]] = {
@@ -52,11 +54,13 @@ class Reading:
         place: where they stand, for errors.
         conjuncts: the conditions.
         messages: the types of the messages they are about.
+        sending: whether they are about sending too, so that the resource is somebody with attributes.
     """
 
     place: str
     conjuncts: tuple[Expression, ...]
     messages: tuple[Record, ...]
+    sending: bool = False
 
 
 def settle_types(readings: Sequence[Reading], declared: Mapping[str, AttributeType]) -> dict[str, AttributeType | None]:
@@ -85,16 +89,26 @@ def settle_types(readings: Sequence[Reading], declared: Mapping[str, AttributeTy
                         f"{reading.place}: principal.{name} is used as a {kind} here and as a {known}{by}:"
                         " an attribute has one type"
                     )
-    conjuncts = chain.from_iterable(reading.conjuncts for reading in readings)
-    read = chain.from_iterable(map(attributes_in, conjuncts))
+    read = chain.from_iterable(_read(reading) for reading in readings)
     return {**dict.fromkeys(read), **{name: kind for name, (kind, _) in settled.items()}}
 
 
+def _read(reading: Reading) -> Iterator[str]:
+    """Yield the attributes that conditions read or ask for."""
+    someone = {"principal", "resource"} if reading.sending else {"principal"}
+    for path in chain.from_iterable(map(paths_in, reading.conjuncts)):
+        if path[0] in someone and proven_in(path) is not None:
+            yield path[1]
+
+
 def _uses(reading: Reading, known: Mapping[str, AttributeType]) -> Iterator[tuple[str, AttributeType]]:
-    for message in reading.messages:
-        variables = Record({"context": context_record(message), "principal": principal_record(known)})
+    someone = principal_record(known)
+    contexts = [{"context": context_record(message)} for message in reading.messages]
+    if reading.sending:
+        contexts.append({"context": sending_record(), "resource": someone})
+    for context in contexts:
         for conjunct in reading.conjuncts:
-            yield from _Types(variables).uses(conjunct, BOOLEAN)
+            yield from _Types(Record({"principal": someone, **context})).uses(conjunct, BOOLEAN)
 
 
 @frozen
@@ -111,9 +125,9 @@ class _Types:
             for operand, kind in zip(inner, self._needed(expression, inner, expected), strict=True):
                 yield from self.uses(operand, kind)
             return
-        name = attribute_in(path)
-        if name is not None and operator_of(expression) == "." and expected is not None:
-            yield name, _attribute_type(expected)
+        known = path[0] in self.variables.fields and proven_in(path) is not None
+        if known and operator_of(expression) == "." and expected is not None:
+            yield path[1], _attribute_type(expected)
 
     def _needed(
         self, expression: Expression, inner: Sequence[Expression], expected: CedarType | None
@@ -121,12 +135,15 @@ class _Types:
         operator = operator_of(expression)
         if operator in _OPERANDS:
             return [_OPERANDS[operator]] * len(inner)
+        if operator == "if-then-else":
+            return BOOLEAN, expected, expected
         if operator in EQUALITIES:
             return [self._type_of(other) for other in reversed(inner)]
         if operator == "Set":
             return [expected.element if isinstance(expected, SetOf) else self._first(inner)] * len(inner)
-        if operator not in MEMBERSHIPS:
-            return [None] * len(inner)
+        return self._members(operator, inner) if operator in MEMBERSHIPS else [None] * len(inner)
+
+    def _members(self, operator: str, inner: Sequence[Expression]) -> Sequence[CedarType | None]:
         # What is not known is taken for strings, since those are what an attribute's set is of.
         left, right = (self._type_of(operand) for operand in inner)
         if operator == "contains":
@@ -147,7 +164,10 @@ class _Types:
         if operator == "Set":
             element = self._first(expression["Set"])
             return None if element is None else SetOf(element)
-        return LONG if operator in ARITHMETIC else BOOLEAN
+        if operator == "if-then-else":
+            _, *choices = operands(expression)
+            return self._first(choices)
+        return LONG if operator in ARITHMETIC else BOOLEAN if operator in OPERATORS else None
 
     def _type_at(self, path: Path) -> CedarType | None:
         kind: CedarType | None = self.variables

@@ -1,4 +1,4 @@
-"""The policies of a node, compiled, and their decisions about messages from other nodes.
+"""The policies of a node, compiled, and their decisions about messages from and to other nodes.
 
 A decision falls in two steps, so that a stranger's payload is decoded only when who it is leaves the outcome open:
 
@@ -6,43 +6,25 @@ A decision falls in two steps, so that a stranger's payload is decoded only when
    whole decision where no policy reads the message, or it returns None: decode the payload and ask the second step.
 2. `Policies.decide`: everything.
 
-Whatever is not Allow with zero errors denies, in both.
+Whatever is not Allow with zero errors denies, in both. `Policies.sending` decides about what leaves.
 """
 
-import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final, Self
 
-import cedarpy
-from attrs import define, field, frozen
+from attrs import Factory, define, field, frozen
 
 from autonomy_trio.trust.anchors import Anchors
-from autonomy_trio.trust.attributes import AttributeType, AttributeValue
-from autonomy_trio.trust.grants import Grant, Slice, compile_grants
-from autonomy_trio.trust.schema import PRINCIPAL, proven_to_cedar, to_cedar
+from autonomy_trio.trust.attributes import AttributeType
+from autonomy_trio.trust.evaluation import Evaluator, Principal, Question, Verdict, failed, keep
+from autonomy_trio.trust.grants import Grant, compile_grants
+from autonomy_trio.trust.schema import PRINCIPAL, SEND, to_cedar
+from autonomy_trio.trust.slices import Slice
+from autonomy_trio.trust.whole import WholePolicy, evadable
 
 MOST_CACHED: Final = 10_000
-"""Decisions kept; the least recently used goes first."""
-
-
-@frozen
-class Principal:
-    """A sender, as its session and its verified credentials show it.
-
-    Attributes:
-        id: its address or identifier, as policies read it.
-        node: the identifier of its node.
-        attributes: what is proven about it.
-        credentials: the identifiers of the credentials that prove it.
-        expires: when the first of them does, in Unix seconds; from then on its attributes count as absent.
-    """
-
-    id: str
-    node: str
-    attributes: Mapping[str, AttributeValue] = field(factory=dict[str, AttributeValue])
-    credentials: frozenset[bytes] = frozenset()
-    expires: float = math.inf
+"""Decisions kept, and senders as Cedar knows them; the least recently used goes first."""
 
 
 @frozen
@@ -80,28 +62,33 @@ class PolicyStatistics:
 
 
 @frozen
-class _Question:
-    """Who asks whom for what, in which circumstances."""
+class Reach:
+    """What other nodes can reach at all, and what it takes.
 
-    principal: Principal
-    action: str
+    Attributes:
+        agent: the class of agents.
+        action: the message's wire name.
+        permits: the conditions of the permits, one of which must hold.
+        forbids: the conditions of the forbids, none of which may.
+    """
+
     agent: str
-    resource: str
-    context: Mapping[str, object]
+    action: str
+    permits: tuple[str, ...]
+    forbids: tuple[str, ...]
+
+    @property
+    def condition(self) -> str:
+        """All of it in one line."""
+        permits = "true" if "true" in self.permits else " or if ".join(self.permits)
+        return f"{permits}{''.join(f', but never if {each}' for each in self.forbids)}"
 
 
-@frozen
-class _Answer:
-    """What Cedar says about a question: the policies that matched, and the errors."""
-
-    matched: tuple[str, ...]
-    errors: tuple[str, ...]
-    allowed: bool
-
-
-_Key = tuple[str, str, str, str, frozenset[bytes], bool, str | None]
+_Shown = tuple[frozenset[bytes], frozenset[object]]
+_Key = tuple[str, str, str, str, _Shown, bool, str | None, _Shown]
 _Verdict = tuple[Decision | None, float]
 """An answer of the attribute part, and when it ceases to hold."""
+_NOBODY: Final[_Shown] = (frozenset(), frozenset())
 
 
 @define
@@ -111,47 +98,78 @@ class Policies:
     Attributes:
         generation: their number; a change of policies, anchors or revocations makes new ones with another.
         attributes: those that policies read or anchors may assert, with their types; None where any will do.
+        evadable: the whole policies that somebody gets more out of by hiding an attribute, by place, with those.
     """
 
     generation: int
     attributes: Mapping[str, AttributeType | None]
-    _grants: Sequence[Grant] = field(repr=False)
+    evadable: Mapping[str, tuple[str, ...]] = field(repr=False)
     _slices: Mapping[tuple[str, str], Slice] = field(repr=False)
     _most_cached: int
     _cache: OrderedDict[_Key, _Verdict] = field(factory=OrderedDict[_Key, _Verdict], init=False, repr=False)
-    _evaluations: int = field(default=0, init=False)
+    _evaluator: Evaluator = field(
+        init=False,
+        default=Factory(lambda self: Evaluator(self.attributes, self._most_cached), takes_self=True),
+        repr=False,
+    )
 
     @classmethod
     def compile(
-        cls, grants: Iterable[Grant], anchors: Anchors, *, generation: int = 1, most_cached: int = MOST_CACHED
+        cls,
+        grants: Iterable[Grant],
+        anchors: Anchors,
+        whole: Sequence[WholePolicy] = (),
+        *,
+        generation: int = 1,
+        most_cached: int = MOST_CACHED,
     ) -> Self:
         """Check the policies of all handlers together, and compile them.
 
         Args:
             grants: every handler of every agent class; one that is there twice counts once.
             anchors: which attributes may be proven here, and their types.
+            whole: policies besides, as `load_policies` reads them.
             generation: the number that decisions carry.
             most_cached: the bound of the cache.
 
         Raises:
-            PolicyError: a condition cannot be right; names handler, text and mend.
+            PolicyError: a policy cannot be right; names handler or line, text and mend.
         """
-        open_to_others = tuple(grant for grant in dict.fromkeys(grants) if grant.allow is not None)
-        slices, types = compile_grants(open_to_others, anchors.attribute_types)
-        return cls(generation, types, open_to_others, slices, most_cached)
+        slices, types = compile_grants(grants, anchors.attribute_types, whole)
+        found = {policy.place: names for policy in whole if (names := evadable(policy))}
+        return cls(generation, types, found, slices, most_cached)
 
-    def reachable(self) -> list[tuple[str, str, str]]:
-        """Return what other nodes can reach at all: agent class, action and condition, in order."""
-        return sorted((grant.agent, action, grant.allow or "") for grant in self._grants for action in grant.actions)
+    def reachable(self) -> list[Reach]:
+        """Return what other nodes can reach at all, in order."""
+        return [
+            Reach(
+                agent,
+                action,
+                tuple(rule.text for rule in found.permits),
+                _forbids(found),
+            )
+            for (agent, action), found in sorted(self._slices.items())
+            if agent != PRINCIPAL
+        ]
 
     def reads_message(self, action: str, agent: str) -> bool:
         """Tell whether deciding about this action at this class of agents can take the message."""
         found = self._slices.get((agent, action))
         return found is not None and found.reads_message
 
+    @property
+    def restricts_sending(self) -> bool:
+        """Whether a policy could forbid to send something to another node."""
+        return (PRINCIPAL, SEND) in self._slices
+
+    def sending_forbidden(self) -> tuple[str, ...]:
+        """Return the conditions that forbid to send something to another node."""
+        found = self._slices.get((PRINCIPAL, SEND))
+        return () if found is None else _forbids(found)
+
     def statistics(self) -> PolicyStatistics:
         """Return the counters."""
-        return PolicyStatistics(self._evaluations, len(self._cache))
+        return PolicyStatistics(self._evaluator.evaluations, len(self._cache))
 
     def attribute_part(  # noqa: PLR0913 - what a policy can ask about: who, what, whom, and the circumstances
         self,
@@ -179,7 +197,7 @@ class Policies:
             the decision, or None where it depends on the message: ask `decide`.
         """
         principal = _at(now, principal)
-        key = (agent, action, resource, principal.id, principal.credentials, is_local, relay)
+        key = (agent, action, resource, principal.id, _shown(principal), is_local, relay, _NOBODY)
         known = self._cache.get(key)
         if known is not None and now < known[1]:
             self._cache.move_to_end(key)
@@ -187,12 +205,41 @@ class Policies:
         found = self._slices.get((agent, action))
         if found is None:
             return self._no_policy(principal, action, agent)
-        question = _Question(principal, action, agent, resource, _circumstances(now, is_local=is_local, relay=relay))
-        decision = self._evaluate(found, found.attribute_part, question)
-        verdict = None if decision.allowed and found.reads_message else decision
+        question = Question(principal, action, agent, resource, _circumstances(now, is_local=is_local, relay=relay))
+        verdict = self._evaluator.judge(found, question, early=True)
+        decision = None if verdict is None else self._decision(principal, verdict)
         if not found.reads_time:
-            self._keep(key, (verdict, principal.expires))
-        return verdict
+            keep(self._cache, key, (decision, principal.expires), self._most_cached)
+        return decision
+
+    def sending(self, sender: Principal, recipient: Principal, *, now: float, relay: str | None = None) -> Decision:
+        """Decide whether something may be sent to somebody: permitted unless a policy about `SEND` forbids it.
+
+        Args:
+            sender: who sends, of this node.
+            recipient: to whom, with what that has proven.
+            now: Unix seconds.
+            relay: the pinned relay that is to take it; None without one.
+        """
+        found = self._slices.get((PRINCIPAL, SEND))
+        if found is None:
+            return self._decision(
+                recipient, Verdict(allowed=True, policies=(), errors=(), reason="permitted: nothing forbids sending")
+            )
+        sender, recipient = _at(now, sender), _at(now, recipient)
+        key = (PRINCIPAL, SEND, recipient.id, sender.id, _shown(sender), False, relay, _shown(recipient))
+        known = self._cache.get(key)
+        if known is not None and known[0] is not None and now < known[1]:
+            self._cache.move_to_end(key)
+            return known[0]
+        context = _circumstances(now, is_local=False, relay=relay)
+        question = Question(sender, SEND, PRINCIPAL, recipient.id, context, recipient)
+        verdict = self._evaluator.judge(found, question, early=False)
+        assert verdict is not None  # noqa: S101 - with everything there is nothing left open
+        decision = self._decision(recipient, verdict)
+        if not found.reads_time:
+            keep(self._cache, key, (decision, min(sender.expires, recipient.expires)), self._most_cached)
+        return decision
 
     def decide(  # noqa: PLR0913 - as `attribute_part`
         self,
@@ -226,83 +273,48 @@ class Policies:
         try:
             context["message"] = to_cedar(found.message, message, "context.message")
         except ValueError as error:
-            return self._failed(principal, found, (str(error),))
-        return self._evaluate(found, found.whole, _Question(principal, action, agent, resource, context))
+            return self._decision(principal, failed(found, (str(error),)))
+        verdict = self._evaluator.judge(found, Question(principal, action, agent, resource, context), early=False)
+        assert verdict is not None  # noqa: S101 - with the message there is nothing left open
+        return self._decision(principal, verdict)
 
-    def _evaluate(self, found: Slice, policies: cedarpy.PolicySet, question: _Question) -> Decision:
-        proven = self._proven(found, question.principal)
-        answer = self._ask(policies, question, proven)
-        if answer.errors:
-            return self._failed(question.principal, found, answer.errors)
-        allowed = answer.allowed
-        reason = f"permitted by {found.policy}" if allowed else self._explain(found, question, proven)
-        return self._decision(question.principal, allowed=allowed, policies=(found.policy,), reason=reason)
-
-    def _ask(self, policies: cedarpy.PolicySet, question: _Question, proven: Mapping[str, object]) -> _Answer:
-        self._evaluations += 1
-        principal = question.principal
-        # As types and identifiers apart, no name can be read as Cedar's syntax.
-        uid = {"type": PRINCIPAL, "id": principal.id}
-        request = {
-            "principal": uid,
-            "action": {"type": "Action", "id": question.action},
-            "resource": {"type": question.agent, "id": question.resource},
-            "context": question.context,
-        }
-        entity = {"uid": uid, "attrs": {**proven, "id": principal.id, "node": principal.node}, "parents": ()}
-        try:
-            result = cedarpy.is_authorized(request, policies, [entity])  # pyright: ignore[reportUnknownMemberType] - bare dicts
-        except ValueError as error:
-            return _Answer((), (str(error),), allowed=False)
-        errors = tuple(result.diagnostics.errors)
-        return _Answer(tuple(result.diagnostics.reasons), errors, allowed=result.allowed and not errors)
-
-    def _proven(self, found: Slice, principal: Principal) -> dict[str, object]:
-        """Return the attributes that the policy reads; one that is of another type than it reads counts as absent."""
-        proven: dict[str, object] = {}
-        for name in found.attributes & principal.attributes.keys():
-            value = proven_to_cedar(principal.attributes[name], self.attributes.get(name))
-            if value is not None:
-                proven[name] = value
-        return proven
-
-    def _explain(self, found: Slice, question: _Question, proven: Mapping[str, object]) -> str:
-        """Say which clause is not true, and what would have to be proven for it."""
-        true = self._ask(found.each_clause, question, proven).matched
-        asked = (clause for clause in found.clauses if "message" in question.context or not clause.reads_message)
-        failed = next(clause for clause in asked if clause.id not in true)
-        missing = ", ".join(f"principal.{name}" for name in sorted(failed.attributes - proven.keys()))
-        return f"no permit: {found.policy} needs {failed.text}{'; not proven: ' if missing else ''}{missing}"
-
-    def _failed(self, principal: Principal, found: Slice, errors: tuple[str, ...]) -> Decision:
-        reason = f"{found.policy} could not be evaluated: {errors[0]}"
-        return self._decision(principal, policies=(found.policy,), errors=errors, reason=reason)
+    def left_open(self, action: str, agent: str) -> tuple[str, ...]:
+        """Return the clauses that wait for the message, each with its policy, for whom the attribute part lets pass."""
+        found = self._slices.get((agent, action))
+        rules = () if found is None else found.rules.values()
+        return tuple(
+            f"{rule.id} {rule.effect}s if {clause.text}"
+            for rule in rules
+            for clause in rule.clauses
+            if clause not in rule.early
+        )
 
     def _no_policy(self, principal: Principal, action: str, agent: str) -> Decision:
         reason = f"no permit: nothing lets others send {action[:80]!r} to {agent}"
-        return self._decision(principal, policies=(), reason=reason)
+        return self._decision(principal, Verdict(allowed=False, policies=(), errors=(), reason=reason))
 
-    def _decision(
-        self,
-        principal: Principal,
-        *,
-        policies: tuple[str, ...],
-        reason: str,
-        allowed: bool = False,
-        errors: tuple[str, ...] = (),
-    ) -> Decision:
-        return Decision(allowed, policies, errors, reason, principal.credentials, self.generation)
+    def _decision(self, principal: Principal, verdict: Verdict) -> Decision:
+        return Decision(
+            verdict.allowed,
+            verdict.policies,
+            verdict.errors,
+            verdict.reason,
+            principal.credentials,
+            self.generation,
+        )
 
-    def _keep(self, key: _Key, verdict: _Verdict) -> None:
-        self._cache[key] = verdict
-        self._cache.move_to_end(key)
-        if len(self._cache) > self._most_cached:
-            self._cache.popitem(last=False)
+
+def _shown(principal: Principal) -> _Shown:
+    return principal.credentials, principal.proven
 
 
 def _at(now: float, principal: Principal) -> Principal:
     """Return a sender as it stands at that time: without its attributes once a credential has expired."""
     return principal if now < principal.expires else Principal(principal.id, principal.node)
+
+
+def _forbids(found: Slice) -> tuple[str, ...]:
+    return tuple(rule.text for rule in found.rules.values() if rule.effect == "forbid")
 
 
 def _circumstances(now: float, *, is_local: bool, relay: str | None) -> dict[str, object]:
@@ -312,4 +324,4 @@ def _circumstances(now: float, *, is_local: bool, relay: str | None) -> dict[str
     return circumstances
 
 
-__all__ = ["MOST_CACHED", "Decision", "Grant", "Policies", "PolicyStatistics", "Principal"]
+__all__ = ["MOST_CACHED", "Decision", "Grant", "Policies", "PolicyStatistics", "Principal", "Reach"]

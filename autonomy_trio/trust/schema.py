@@ -19,6 +19,8 @@ from autonomy_trio.trust.attributes import LONG_LEAST, LONG_MOST, OWN_NAMES, Att
 
 PRINCIPAL: Final = "Principal"
 """The entity type of every sender; no agent class that a policy speaks of can have this name."""
+SEND: Final = "Send"
+"""The action of sending: its principal is the sender here, its resource the recipient, a `PRINCIPAL` as well."""
 
 
 @frozen
@@ -145,11 +147,18 @@ def context_record(message: Record) -> Record:
     return Record({"message": message, **_OWN_FIELDS}, frozenset({"relay"}))
 
 
+def sending_record() -> Record:
+    """Return what a policy about sending reads as ``context``."""
+    return Record(_OWN_FIELDS, frozenset({"relay"}))
+
+
 def schema_json(
     records: Mapping[str, Record],
     receivers: Mapping[str, AbstractSet[str]],
     attributes: Mapping[str, AttributeType | None],
     entity_types: Iterable[str] = (),
+    *,
+    sending: bool = False,
 ) -> dict[str, Any]:
     """Return the Cedar schema, in JSON, that policies are validated with.
 
@@ -158,6 +167,7 @@ def schema_json(
         receivers: each action with the agent classes that take it.
         attributes: what may be proven about a principal; None is any type.
         entity_types: further entity types that policies name.
+        sending: whether policies may speak of sending too.
     """
     agents = {agent for taken_by in receivers.values() for agent in taken_by} | set(entity_types)
     shape = _type_json(principal_record(attributes))
@@ -171,6 +181,9 @@ def schema_json(
         }
         for action, record in records.items()
     }
+    if sending:
+        context = _type_json(sending_record())
+        actions[SEND] = {"appliesTo": {"principalTypes": [PRINCIPAL], "resourceTypes": [PRINCIPAL], "context": context}}
     entities: dict[str, object] = {**{agent: {} for agent in sorted(agents)}, PRINCIPAL: {"shape": shape}}
     return {"": {"entityTypes": entities, "actions": actions}}
 

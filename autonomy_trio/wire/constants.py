@@ -11,6 +11,7 @@ XX1: Final = 0x01
 XX2: Final = 0x02
 XX3: Final = 0x03
 DATA: Final = 0x30
+SEALED: Final = 0x40
 REJECT: Final = 0x50
 """Types of packets."""
 
@@ -24,8 +25,11 @@ SIGNATURE_BYTES: Final = 64
 TAG_BYTES: Final = 16
 """What the AEAD adds."""
 BOOT_BYTES: Final = 16
+MESSAGE_ID_BYTES: Final = 16
+"""Names one sealed envelope of its sender."""
 HANDSHAKE_HEADER_BYTES: Final = 12
 DATA_HEADER_BYTES: Final = 16
+SEALED_HEADER_BYTES: Final = 12
 LEAST_PLAINTEXT_BYTES: Final = 64
 
 PACKET_BYTES: Final = 160 * 1024
@@ -35,17 +39,22 @@ MESSAGE_BYTES: Final = 128 * 1024
 BATCH_BYTES: Final = 64 * 1024
 """More than one message in an envelope."""
 BATCH_ENTRIES: Final = 256
-BODY_ENTRIES: Final = BATCH_ENTRIES + 1
-"""A full batch and the presentations that ride ahead of it."""
+BODY_ENTRIES: Final = 2 * BATCH_ENTRIES + 1
+"""A full batch, and what rides ahead of it: presentations, and an introduction for each message."""
 BUNDLE_BYTES: Final = 8 * 1024
 PRESENTATIONS: Final = 16
 PRESENTATIONS_BYTES: Final = 23 * 1024
 """All presentations together: with the largest bundle they fit a handshake, with the largest message a packet."""
+INTRODUCTIONS: Final = 1024
+"""Agents of a peer that a session knows by an index; the one not heard of for longest gives way."""
+INTRODUCTIONS_BYTES: Final = 1024 * 1024
+"""What is kept of one peer's agents, their credentials together."""
 NAME_CHARACTERS: Final = 255
 """An agent's name, a message's wire name."""
 CODE_CHARACTERS: Final = 64
 TEXT_CHARACTERS: Final = 1024
 """The text of an error or of a close."""
+LARGEST_INDEX: Final = 2**32 - 1
 LARGEST_NUMBER: Final = 2**63 - 1
 """Request numbers, times, milliseconds: what msgpack, Python and everyone's signed 64 bits agree on."""
 
@@ -60,7 +69,28 @@ RELAY_MESSAGE_BYTES: Final = 256 * 1024
 """One websocket message between a node and a relay."""
 RELAY_ISSUERS: Final = 64
 LONGEST_TIME_TO_LIVE: Final = 0xFFFF
-"""Seconds a relay may hold a packet."""
+"""Seconds a relay may hold a packet of a session."""
+
+SEALED_LIFE: Final = 7 * 24 * 3600
+"""Most seconds from the making of a sealed envelope to its end."""
+CLOCK_LEEWAY: Final = 60
+"""Seconds by which the clock of whoever dated something may run ahead; there is no leeway on an end."""
+SEALED_PER_SENDER: Final = 100_000
+"""Sealed envelopes of one sender that are remembered until they expire; past them none is acknowledged."""
+SEALED_REMEMBERED: Final = 400_000
+"""Sealed envelopes of all senders that are remembered."""
+UNACKNOWLEDGED: Final = 256
+"""Sealed envelopes that a relay hands a node before it waits for an ACK; most ids in an ACK."""
+
+RECORD_LIFE: Final = 3600
+"""Most seconds a record of the directory is valid."""
+RECORD_BYTES: Final = 24 * 1024
+"""A record without its node's bundle and credentials."""
+RECORD_AGENTS: Final = 64
+RECORD_MESSAGES: Final = 64
+RECORD_RELAYS: Final = 8
+RECORDS: Final = 64
+"""Records in one answer of the directory, which together fit a websocket message."""
 
 REGISTER_WITHIN: Final = 5
 """Seconds a node has to register with a relay."""
@@ -91,6 +121,12 @@ KEEPALIVE_AFTER: Final = 5.0
 HANDSHAKE_AFTER: Final = 15.0
 """Seconds of hearing nothing: while something is owed, or before a message is to be sent."""
 GONE_AFTER: Final = 28.0
+
+CHECKS_PER_SECOND: Final = 20.0
+"""Signatures of agents that are checked for one peer, over time."""
+CHECKS_BURST: Final = 200.0
+CHECKS_PER_INTRODUCTION: Final = 2
+"""Its change and its delegate."""
 
 SESSIONS_PER_PEER: Final = 4
 PEERS: Final = 65_536

@@ -14,28 +14,33 @@ Then silence says nothing: the peer may have restarted, or be gone. So after it 
 rather than be lost on a session that only this node remembers.
 """
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import final
 
 import nacl.utils
 from attrs import frozen
 
 from autonomy_trio.errors import HandshakeFailed, NotDelivered, ProtocolError, UsageError
+from autonomy_trio.trust.identity import History
+from autonomy_trio.trust.key_service import KeyService
 from autonomy_trio.trust.records import digest, format_identifier
-from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import (
+    BATCH_BYTES,
     BOOT_BYTES,
     CONFIRM_SPACING,
     DATA,
     PEERS,
     REJECT,
+    SEALED,
     XX1,
     XX2,
     XX3,
 )
-from autonomy_trio.wire.entries import Close, Entry, Presentations
+from autonomy_trio.wire.entries import Entry, Presentations, entry_size
 from autonomy_trio.wire.events import Event, Received, Refused, Transmit
 from autonomy_trio.wire.handshake import Own, Responder
+from autonomy_trio.wire.hearing import Moment, hear
+from autonomy_trio.wire.introductions import NOBODY, Speaker
 from autonomy_trio.wire.noise import Random
 from autonomy_trio.wire.packets import make_reject, packet_kind, read_data_header, read_handshake, read_reject
 from autonomy_trio.wire.peers import Channel, Peer
@@ -67,20 +72,23 @@ class Endpoint:
         vault: the node's identity and keys.
         boot: 16 bytes that are new each time the node starts; peers end what they had open with an earlier one.
         presentations: returns the credentials to show, the most important first; called when a session begins.
+        see: called with the history that a peer has proven to be its own, this node's own included; raises
+            `TrustError` for one that may not count.
         random: the system's source of secret bytes, unless a test replaces it.
     """
 
     def __init__(
         self,
-        vault: Vault,
+        vault: KeyService,
         *,
         boot: bytes,
         presentations: Callable[[], Sequence[bytes]],
+        see: Callable[[History], None] = lambda _: None,
         random: Random = nacl.utils.random,
     ) -> None:
         if len(boot) != BOOT_BYTES:
             raise ValueError(f"a boot has {BOOT_BYTES} bytes, not {len(boot)}")
-        self._own = Own(vault, boot, random)
+        self._own = Own(vault, boot, random, see)
         self._events: list[Event] = []
         self._roster = Roster(self._own, presentations, self._events)
         self._receivers: dict[int, Callable[[bytes, Hashable, float, float], None]] = {
@@ -88,6 +96,7 @@ class Endpoint:
             XX2: self._receive_second,
             XX3: self._receive_third,
             DATA: self._receive_data,
+            SEALED: self._receive_sealed,
             REJECT: self._receive_reject,
         }
 
@@ -124,14 +133,22 @@ class Endpoint:
         state = self._roster.get(peer)
         return state is not None and state.usable(now, ticks) is not None
 
-    def send(self, peer: bytes, entries: Sequence[Entry], now: float, ticks: float) -> None:
-        """Seal one envelope.
+    def send(
+        self,
+        peer: bytes,
+        entries: Sequence[Entry],
+        now: float,
+        ticks: float,
+        speakers: Mapping[int, Speaker] = NOBODY,
+    ) -> None:
+        """Seal one envelope, and introductions of the agents that speak in it where the peer may not know them yet.
 
         Args:
             peer: the identifier of a peer that is ready.
             entries: what `next_batch` took.
             now: Unix seconds.
             ticks: monotonic seconds.
+            speakers: the agents that speak, by the position of their entry; all others are the node's own.
 
         Raises:
             NotDelivered: no session stands to send on, or the peer is silent; `connect` first. Nothing was sent.
@@ -141,7 +158,11 @@ class Endpoint:
         channel = state.usable(now, ticks) if state is not None else None
         if state is None or channel is None:
             raise NotDelivered(f"no session with {format_identifier(peer)} stands to send on: open one")
-        self._roster.seal(state, channel, entries, ticks)
+        riding, addressed = channel.introducing.address(entries, speakers) if speakers else ((), entries)
+        if riding and sum(map(entry_size, (*riding, *addressed))) > BATCH_BYTES:
+            self._roster.introduce(state, channel, riding, ticks)
+            riding = ()
+        self._roster.seal(state, channel, (*riding, *addressed), ticks)
         self._roster.timers.set(state)
 
     def receive(self, packet: bytes, path: Hashable, now: float, ticks: float) -> None:
@@ -193,8 +214,8 @@ class Endpoint:
             ticks: monotonic seconds.
         """
         self._roster.pending.expire(ticks)
-        for identifier in self._roster.timers.take_due(ticks):
-            self._roster.check(identifier, ticks)
+        for due, identifier in self._roster.timers.take_due(ticks):
+            self._roster.check(identifier, due, ticks)
 
     def take(self) -> list[Event]:
         """Return what happened since the last call, in order."""
@@ -288,10 +309,10 @@ class Endpoint:
         if is_highest:
             channel.path = path
         channel.third = None
-        is_late = header.counter < state.highest
+        moment = Moment(now, ticks, header.counter < state.highest)
         state.highest = max(state.highest, header.counter)
         self._roster.note_heard(state, ticks)
-        self._deliver(state, channel, entries, is_late=is_late, ticks=ticks)
+        self._deliver(state, channel, entries, moment)
 
     def _confirm(self, state: Peer, channel: Channel, entries: list[Entry], ticks: float) -> list[Entry]:
         match entries:
@@ -302,28 +323,25 @@ class Endpoint:
             case _:
                 raise ProtocolError("a responder's first packet does not begin with its credentials")
 
-    def _deliver(self, state: Peer, channel: Channel, entries: list[Entry], *, is_late: bool, ticks: float) -> None:
-        kept: list[Entry] = []
-        closing: Close | None = None
-        for entry in entries:
-            if isinstance(entry, Close):
-                closing = entry
-                break
-            if isinstance(entry, Presentations):
-                # Old credentials must not come back in place of newer ones, nor the same be judged again.
-                if is_late or entry.presentations == state.presentations:
-                    continue
-                state.presentations = entry.presentations
-            kept.append(entry)
-        if entries:
-            state.owed_since = min(state.owed_since, ticks)
-        if kept:
+    def _deliver(self, state: Peer, channel: Channel, entries: list[Entry], moment: Moment) -> None:
+        heard = hear(state, channel, entries, moment)
+        self._events += (Refused(channel.path, reason) for reason in heard.refused)
+        if heard.is_owed:
+            state.owed_since = min(state.owed_since, moment.ticks)
+        if heard.entries:
             state.is_used = True
-            self._events.append(Received(state.identifier, tuple(kept), is_late))
-        if closing is not None:
-            self._roster.end(state, channel if is_late else None, f"the peer closed: {closing.reason}")
-        else:
-            self._roster.timers.set(state)
+            self._events.append(Received(state.identifier, tuple(heard.entries), moment.is_late, heard.senders))
+        if heard.closing is not None:
+            ending = channel if moment.is_late else None
+            self._roster.end(state, ending, f"the peer closed: {heard.closing.reason}")
+            return
+        answers = heard.answers()
+        if answers and moment.ticks < channel.stops_sending_at:
+            self._roster.answer(state, channel, answers, moment.ticks)
+        self._roster.timers.set(state)
+
+    def _receive_sealed(self, packet: bytes, path: Hashable, now: float, ticks: float) -> None:  # noqa: ARG002  as its like
+        raise ProtocolError("a sealed envelope came through a session's door: it is opened by itself")
 
     def _receive_reject(self, packet: bytes, path: Hashable, now: float, ticks: float) -> None:  # noqa: ARG002  as its like
         header = read_reject(packet)

@@ -11,11 +11,13 @@ from typing import Annotated, Final
 import msgspec
 
 from autonomy_trio.errors import MessageError, ProtocolError
+from autonomy_trio.trust.records import SIGNATURE_BYTES, Signed
 from autonomy_trio.wire.constants import (
     BATCH_BYTES,
     BATCH_ENTRIES,
     BODY_ENTRIES,
     CODE_CHARACTERS,
+    LARGEST_INDEX,
     LARGEST_NUMBER,
     MESSAGE_BYTES,
     NAME_CHARACTERS,
@@ -25,20 +27,30 @@ from autonomy_trio.wire.constants import (
 )
 
 Number = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_NUMBER)]
+Index = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_INDEX)]
 Name = Annotated[str, msgspec.Meta(max_length=NAME_CHARACTERS)]
 Code = Annotated[str, msgspec.Meta(max_length=CODE_CHARACTERS)]
 Text = Annotated[str, msgspec.Meta(max_length=TEXT_CHARACTERS)]
 Payload = Annotated[bytes, msgspec.Meta(max_length=MESSAGE_BYTES)]
 Presentation = Annotated[bytes, msgspec.Meta(max_length=PRESENTATIONS_BYTES)]
+Indices = Annotated[tuple[Index, ...], msgspec.Meta(min_length=1, max_length=BODY_ENTRIES)]
 PresentationList = Annotated[tuple[Presentation, ...], msgspec.Meta(max_length=PRESENTATIONS)]
 
 
 class Tell(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
-    """A message to an agent, with no answer."""
+    """A message to an agent, with no answer.
+
+    Attributes:
+        recipient: the agent's name.
+        name: the message's wire name.
+        payload: the encoded message.
+        sender: the index by which the sending agent was introduced; 0 for the node itself.
+    """
 
     recipient: Name
     name: Name
     payload: Payload
+    sender: Index
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
@@ -50,6 +62,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         name: the message's wire name.
         payload: the encoded message.
         remaining: milliseconds until nobody waits any more; None for no limit.
+        sender: the index by which the asking agent was introduced; 0 for the node itself.
     """
 
     request: Number
@@ -57,6 +70,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     name: Name
     payload: Payload
     remaining: Number | None
+    sender: Index
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
@@ -92,7 +106,149 @@ class Close(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     reason: Text
 
 
-Entry = Tell | Ask | Reply | Error | Cancel | Presentations | Close
+class Introduce(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=8):
+    """An agent of the sending node, for which entries of this session use an index from here on.
+
+    Attributes:
+        index: never 0, and never used twice in a session.
+        change: the agent's change, which makes its identifier.
+        delegate: by which the agent lets its node speak for it.
+        presentations: the agent's own credentials.
+    """
+
+    index: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_INDEX)]
+    change: Signed
+    delegate: Signed
+    presentations: PresentationList
+
+
+class Introduced(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
+    """The receiver knows these agents: their introductions need not ride along any more."""
+
+    indices: Indices
+
+
+class Forgotten(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
+    """The receiver does not know these agents: entries that named them were refused; introduce them again."""
+
+    indices: Indices
+
+
+class Foreseen(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=11):
+    """A protocol error, which answers in place of a reply.
+
+    Attributes:
+        request: the asker's number.
+        name: the error's wire name.
+        payload: its encoded fields.
+    """
+
+    request: Number
+    name: Name
+    payload: Payload
+
+
+class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=12):
+    """A message to an agent that wants any number of answers: the opening of a stream.
+
+    Attributes:
+        request: the reader's number for it, of the same kind as an ask's.
+        recipient: the agent's name.
+        name: the message's wire name.
+        payload: the encoded message.
+        allowed: how many items may be sent before there is word of more.
+        sender: the index by which the reading agent was introduced; 0 for the node itself.
+    """
+
+    request: Number
+    recipient: Name
+    name: Name
+    payload: Payload
+    allowed: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_NUMBER)]
+    sender: Index
+
+
+class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
+    """One answer of a stream.
+
+    Attributes:
+        request: the reader's number.
+        index: how many items of the stream came before it.
+        payload: the encoded item.
+    """
+
+    request: Number
+    index: Number
+    payload: Payload
+
+
+class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=14):
+    """How many items of a stream were sent.
+
+    Attributes:
+        request: the reader's number.
+        count: the items sent so far.
+        is_over: whether these were all.
+    """
+
+    request: Number
+    count: Number
+    is_over: bool
+
+
+class Credit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
+    """The reader is there, and how many items of the stream may be sent in all.
+
+    It is repeated as long as the stream is open; one that allows no more than those before it is answered by a
+    progress, so that what was lost shows.
+    """
+
+    request: Number
+    allowed: Number
+
+
+class Watch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
+    """The sender wants to be told when an agent ends. It is repeated, with the same number, as long as it wants that.
+
+    Attributes:
+        request: the watcher's number for it, of the same kind as an ask's.
+        recipient: the agent's name.
+        sender: the index by which the watching agent was introduced; 0 for the node itself.
+    """
+
+    request: Number
+    recipient: Name
+    sender: Index
+
+
+class Down(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=17):
+    """A watched agent has ended, or is not there: repeated for each watch of that number, until there is an unwatch.
+
+    Attributes:
+        request: the watcher's number.
+        reason: how it ended.
+    """
+
+    request: Number
+    reason: Code
+
+
+class Unwatch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=18):
+    """The watcher was told, or does not want to be any more."""
+
+    request: Number
+
+
+Message = Tell | Ask | Open
+"""What agents handle, by policy."""
+
+Answer = Reply | Error | Foreseen | Item | Progress | Down
+"""What goes to who asked."""
+
+Asking = Message | Cancel | Credit | Watch | Unwatch
+"""What goes to who answers."""
+
+Entry = Asking | Answer | Presentations | Close | Introduce | Introduced | Forgotten
 
 _ENTRIES: Final[msgspec.msgpack.Decoder[list[Entry]]] = msgspec.msgpack.Decoder(
     Annotated[list[Entry], msgspec.Meta(max_length=BODY_ENTRIES)]
@@ -100,6 +256,7 @@ _ENTRIES: Final[msgspec.msgpack.Decoder[list[Entry]]] = msgspec.msgpack.Decoder(
 _ENCODER: Final = msgspec.msgpack.Encoder()
 _FRAMING_BYTES: Final = 48
 """More than msgpack adds to any entry: heads of its fields and array, three numbers."""
+_INDEX_BYTES: Final = 5
 _UTF8_BYTES: Final = 4
 """The most bytes of a character."""
 
@@ -127,18 +284,26 @@ def decode_entries(body: bytes) -> list[Entry]:
 def entry_size(entry: Entry) -> int:
     """Return a bound on the encoded bytes of an entry, without encoding it."""
     match entry:
-        case Tell() | Ask():
-            return _FRAMING_BYTES + len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
-        case Reply():
-            return _FRAMING_BYTES + len(entry.payload)
+        case Tell() | Ask() | Open():
+            size = len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
+        case Reply() | Item():
+            size = len(entry.payload)
+        case Foreseen():
+            size = len(entry.payload) + _UTF8_BYTES * len(entry.name)
         case Error():
-            return _FRAMING_BYTES + _UTF8_BYTES * (len(entry.code) + len(entry.text))
-        case Cancel():
-            return _FRAMING_BYTES
+            size = _UTF8_BYTES * (len(entry.code) + len(entry.text))
         case Presentations():
-            return _FRAMING_BYTES + sum(_FRAMING_BYTES + len(encoded) for encoded in entry.presentations)
+            size = _presentations_size(entry.presentations)
+        case Introduce():
+            records = len(entry.change.body) + len(entry.delegate.body) + 2 * SIGNATURE_BYTES
+            size = records + _presentations_size(entry.presentations)
+        case Introduced() | Forgotten():
+            size = _INDEX_BYTES * len(entry.indices)
+        case Watch() | Down() | Close():
+            size = _UTF8_BYTES * len(entry.recipient if isinstance(entry, Watch) else entry.reason)
         case _:
-            return _FRAMING_BYTES + _UTF8_BYTES * len(entry.reason)
+            size = 0
+    return _FRAMING_BYTES + size
 
 
 def next_batch(waiting: deque[Entry]) -> list[Entry]:
@@ -186,3 +351,7 @@ def shown_presentations(presentations: Sequence[bytes]) -> Presentations:
             shown.append(encoded)
             total += len(encoded)
     return Presentations(tuple(shown))
+
+
+def _presentations_size(presentations: Sequence[bytes]) -> int:
+    return sum(_FRAMING_BYTES + len(encoded) for encoded in presentations)

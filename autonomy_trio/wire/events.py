@@ -1,11 +1,12 @@
 """What an endpoint tells its fabric: bytes to send, peers that came and went, and what they said."""
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from attrs import field, frozen
 
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.wire.entries import Entry
+from autonomy_trio.wire.introductions import Agent
 
 
 @frozen
@@ -50,13 +51,17 @@ class Received:
 
     Attributes:
         peer: the peer's identifier.
-        entries: one envelope's, at least one. `Presentations` are new ones; `Close` is never among them.
+        entries: one envelope's, at least one. `Presentations` are new ones; `Close` and what concerns introductions
+            are never among them.
         late: an envelope that the peer sent after this one came before it.
+        senders: the agents that entries name, by index. One that is missing was never introduced, was forgotten, or
+            may not be spoken for any more: nobody speaks in such an entry, not even the node.
     """
 
     peer: bytes
     entries: tuple[Entry, ...]
     late: bool
+    senders: Mapping[int, Agent] = field(factory=dict[int, Agent])
 
 
 @frozen

@@ -1,38 +1,37 @@
 """Relay frames: what a node and a relay say to each other, each a msgpack array of its kind and its fields.
 
-One websocket message is one or more of `length u32 | frame`. Registration proves to the relay who the node is, and to
-the node which relay answers, each by a signature over what the other sent; both nonces are in it, so neither can be
-replayed. A signature is the last 64 bytes of its frame and covers all before them, as they were sent.
+One websocket message is one or more of `length u32 | frame`. A signature is the last 64 bytes of its frame and covers
+all before them, as they were sent.
 
-    HELLO →   ← REGISTER   WELCOME →   then SEND, DELIVER, NACK, PING and PONG
+    HELLO →   ← REGISTER   WELCOME →                          who is who: `wire.registration`
+    ← SEND   DELIVER →   NACK →   PING ↔ PONG                 packets between nodes that are there
+    ← STORE   STORED →   ← FETCH   DELIVER →   ← ACK          sealed envelopes for nodes that are away: `wire.mailbox`
+    ← PUBLISH   ← LOOKUP   RECORDS →                          who offers what: `wire.directory`
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 import msgspec
 
-from autonomy_trio.errors import IdentityError, ProtocolError
-from autonomy_trio.trust.identity import Bundle, verify_bundle
-from autonomy_trio.trust.records import Identifier, Key, Signature, digest, verify
-from autonomy_trio.trust.vault import Vault
+from autonomy_trio.errors import ProtocolError
+from autonomy_trio.trust.records import Digest, Identifier, Key, Signature, Signed
 from autonomy_trio.wire.constants import (
     BUNDLE_BYTES,
-    CODE_CHARACTERS,
     LINK_GONE_AFTER,
     LONGEST_TIME_TO_LIVE,
     PACKET_BYTES,
     PING_AFTER,
+    RECORDS,
     REGISTER_WITHIN,
     RELAY_ISSUERS,
     RELAY_MESSAGE_BYTES,
-    SIGNATURE_BYTES,
-    VERSION,
+    SEALED_LIFE,
+    UNACKNOWLEDGED,
 )
-from autonomy_trio.wire.entries import Number, PresentationList
+from autonomy_trio.wire.entries import Code, Name, Number, PresentationList
 
 _LENGTH_BYTES: Final = 4
-_UNSIGNED: Final = bytes(SIGNATURE_BYTES)
 
 BundleBytes = Annotated[bytes, msgspec.Meta(max_length=BUNDLE_BYTES)]
 Packet = Annotated[bytes, msgspec.Meta(max_length=PACKET_BYTES)]
@@ -98,7 +97,7 @@ class Deliver(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
 class Nack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=6):
     """Relay to node: packets for a destination are not delivered."""
 
-    reason: Annotated[str, msgspec.Meta(max_length=CODE_CHARACTERS)]
+    reason: Code
     destination: Identifier
 
 
@@ -110,7 +109,103 @@ class Pong(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     """Either way: I am."""
 
 
-Frame = Hello | Register | Welcome | Send | Deliver | Nack | Ping | Pong
+class Store(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=9):
+    """Node to relay: keep a sealed envelope for a node, for so many seconds, or until that node has acknowledged it."""
+
+    destination: Identifier
+    time_to_live: Annotated[int, msgspec.Meta(ge=1, le=SEALED_LIFE)]
+    packet: Packet
+
+
+class Stored(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=10):
+    """Relay to node: an envelope is on the disk, or why it is not.
+
+    Attributes:
+        id: `stored_id` of the packet, so that storing the same bytes twice stores them once.
+        refusal: a coarse word; None when it is stored.
+    """
+
+    id: Digest
+    refusal: Code | None
+
+
+class Fetch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=11):
+    """Node to relay: deliver what is stored for this node, and what will be, with so many unacknowledged at most."""
+
+    sequence: Number
+    unacknowledged: Annotated[int, msgspec.Meta(ge=1, le=UNACKNOWLEDGED)]
+    signature: Signature
+
+
+class Ack(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=12):
+    """Node to relay: these envelopes were taken, and are remembered; forget them."""
+
+    sequence: Number
+    ids: Annotated[tuple[Digest, ...], msgspec.Meta(min_length=1, max_length=UNACKNOWLEDGED)]
+    signature: Signature
+
+
+class Listing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True):
+    """A record of the directory with what proves it.
+
+    Attributes:
+        bundle: of the node whose record it is.
+        record: an encoded `wire.directory.Record`, signed by the node's signing key.
+        presentations: the credentials that the node shows to whoever looks.
+    """
+
+    bundle: BundleBytes
+    record: Signed
+    presentations: PresentationList
+
+
+class Publish(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
+    """Node to relay: list this, in place of what this node had listed."""
+
+    listing: Listing
+
+
+class Lookup(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=14):
+    """Node to relay: which records fit? The relay may leave out and proves nothing: whoever asks verifies.
+
+    Attributes:
+        request: the asker's number for it.
+        node: the node whose record it is; None for any.
+        agent: a name that one of its agents has; None for any.
+        message: a wire name that one of its agents takes; None for any.
+    """
+
+    request: Number
+    node: Identifier | None
+    agent: Name | None
+    message: Name | None
+
+
+class Records(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
+    """Relay to node: records that fit, and whether there are more than were sent."""
+
+    request: Number
+    listings: Annotated[tuple[Listing, ...], msgspec.Meta(max_length=RECORDS)]
+    more: bool
+
+
+Frame = (
+    Hello
+    | Register
+    | Welcome
+    | Send
+    | Deliver
+    | Nack
+    | Ping
+    | Pong
+    | Store
+    | Stored
+    | Fetch
+    | Ack
+    | Publish
+    | Lookup
+    | Records
+)
 
 _FRAME: Final[msgspec.msgpack.Decoder[Frame]] = msgspec.msgpack.Decoder(Frame)
 _ENCODER: Final = msgspec.msgpack.Encoder()
@@ -160,108 +255,3 @@ def split_frames(message: bytes) -> list[bytes]:
             raise ProtocolError("a relay's message is not made of whole frames")
         frames.append(message[start:at])
     return frames
-
-
-def make_hello(vault: Vault, nonce: bytes, issuers: Sequence[bytes], now: float) -> bytes:
-    """Make a relay's first frame.
-
-    Args:
-        vault: the relay's identity.
-        nonce: 32 random bytes, new for each connection.
-        issuers: the identifiers of the authorities whose credentials admit a node; none when any node may register.
-        now: Unix seconds.
-    """
-    return encode_frame(Hello(VERSION, vault.bundle(now), nonce, RelayLimits(), tuple(issuers)))
-
-
-def verify_hello(encoded: bytes, now: float) -> tuple[Hello, Bundle]:
-    """Read a relay's first frame. Who it is, is proven by WELCOME only.
-
-    Raises:
-        ProtocolError: it is no HELLO, or its identity does not verify.
-    """
-    hello = decode_frame(encoded)
-    if not isinstance(hello, Hello):
-        raise ProtocolError("a relay begins with HELLO")
-    return hello, _verify_bundle(hello.bundle, now)
-
-
-def make_register(vault: Vault, hello: bytes, presentations: Sequence[bytes], nonce: bytes, now: float) -> bytes:
-    """Make a node's answer to HELLO.
-
-    Args:
-        vault: the node's identity.
-        hello: the HELLO frame as received.
-        presentations: the credentials the relay asked for.
-        nonce: 32 random bytes, new for each connection.
-        now: Unix seconds.
-    """
-    register = Register(vault.bundle(now), tuple(presentations), nonce, _UNSIGNED)
-    before = encode_frame(register)[:-SIGNATURE_BYTES]
-    return before + vault.sign("relay-reg", digest("h-body", hello) + before)
-
-
-def verify_register(encoded: bytes, hello: bytes, now: float) -> tuple[Register, Bundle]:
-    """Verify a node's answer to HELLO: whoever sent it holds the node's signing key, and saw this HELLO.
-
-    Args:
-        encoded: the REGISTER frame as received.
-        hello: the HELLO frame as sent.
-        now: Unix seconds.
-
-    Raises:
-        ProtocolError: it is no REGISTER, or does not verify.
-    """
-    register = decode_frame(encoded)
-    if not isinstance(register, Register):
-        raise ProtocolError("a node answers HELLO with REGISTER")
-    bundle = _verify_bundle(register.bundle, now)
-    signed = digest("h-body", hello) + encoded[:-SIGNATURE_BYTES]
-    if not verify(bundle.signing_key, "relay-reg", signed, register.signature):
-        raise ProtocolError("the registration is not signed by the node it names, or not for this connection")
-    return register, bundle
-
-
-def make_welcome(vault: Vault, hello: bytes, register: bytes, parameters: Parameters) -> bytes:
-    """Make a relay's answer to REGISTER.
-
-    Args:
-        vault: the relay's identity.
-        hello: the HELLO frame as sent.
-        register: the REGISTER frame as received.
-        parameters: what the node must keep to.
-    """
-    before = encode_frame(Welcome(parameters, _UNSIGNED))[:-SIGNATURE_BYTES]
-    return before + vault.sign("relay-welcome", _transcript(hello, register) + before)
-
-
-def verify_welcome(encoded: bytes, hello: bytes, register: bytes, relay: Bundle) -> Welcome:
-    """Verify a relay's answer to REGISTER: whoever sent it holds the signing key of the relay that HELLO named.
-
-    Args:
-        encoded: the WELCOME frame as received.
-        hello: the HELLO frame as received.
-        register: the REGISTER frame as sent.
-        relay: what `verify_hello` returned.
-
-    Raises:
-        ProtocolError: it is no WELCOME, or does not verify.
-    """
-    welcome = decode_frame(encoded)
-    if not isinstance(welcome, Welcome):
-        raise ProtocolError("a relay answers REGISTER with WELCOME")
-    signed = _transcript(hello, register) + encoded[:-SIGNATURE_BYTES]
-    if not verify(relay.signing_key, "relay-welcome", signed, welcome.signature):
-        raise ProtocolError("the welcome is not signed by the relay that HELLO named, or not for this connection")
-    return welcome
-
-
-def _transcript(hello: bytes, register: bytes) -> bytes:
-    return digest("h-body", hello) + digest("h-body", register)
-
-
-def _verify_bundle(encoded: bytes, now: float) -> Bundle:
-    try:
-        return verify_bundle(encoded, now)
-    except IdentityError as error:
-        raise ProtocolError(str(error)) from None

@@ -13,15 +13,16 @@ Everything that is wrong is one error, `HandshakeFailed`, and nothing is said to
 nothing, so a forgery cannot spoil a handshake. A finished handshake is consumed: what it becomes is a `Session`.
 """
 
+from collections.abc import Callable
 from typing import Annotated, Final, final
 
 import msgspec
 from attrs import field, frozen
 
-from autonomy_trio.errors import HandshakeFailed, IdentityError
-from autonomy_trio.trust.identity import Bundle, verify_bundle
+from autonomy_trio.errors import HandshakeFailed, IdentityError, TrustError
+from autonomy_trio.trust.identity import Bundle, History, verify_bundle
+from autonomy_trio.trust.key_service import KeyService
 from autonomy_trio.trust.records import Seconds, Signature, digest, verify
-from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import (
     BATCH_ENTRIES,
     BOOT_BYTES,
@@ -81,18 +82,21 @@ class Own:
         vault: agrees with the session key and signs with the signing key.
         boot: 16 bytes that are new each time the node starts.
         random: a source of secret bytes.
+        see: called with the history that a peer has proven to be its own; raises `TrustError` for one that may not
+            count.
     """
 
-    vault: Vault
+    vault: KeyService
     boot: bytes
     random: Random = field(repr=False)
+    see: Callable[[History], None] = field(default=lambda _: None, repr=False)
 
 
 @frozen
 class _SessionKey:
     """The vault's session key as Noise knows a key."""
 
-    _vault: Vault
+    _vault: KeyService
 
     @property
     def public(self) -> bytes:
@@ -166,6 +170,7 @@ class Initiator:
             raise HandshakeFailed("another node answered than the one that was asked for")
         if remote.presentations:
             raise HandshakeFailed("a responder shows no credentials before it knows to whom")
+        _see(self._own, remote.bundle.history)
         message = state.write_tokens()
         binding = _Binding(state.hash, INITIATOR, self._peer)
         message += state.write_payload(_make(self._own, binding, self._index, presentations, now))
@@ -220,6 +225,7 @@ class Responder:
         sealed = state.read_tokens(third.message)
         own = self._own.vault.identifier
         remote = _read(state, third, sealed, _Binding(state.hash, INITIATOR, own), now)
+        _see(self._own, remote.bundle.history)
         if remote.bundle.identifier == own:
             raise HandshakeFailed("the peer has this node's own identity: is a copy of its home in use elsewhere?")
         self._state = None
@@ -267,6 +273,13 @@ def _read(state: HandshakeState, packet: HandshakePacket, sealed: bytes, binding
     if not verify(bundle.signing_key, "hs", covered, payload.signature):
         raise HandshakeFailed("the signature is not that of the identity's signing key over this handshake")
     return Remote(bundle, payload.boot, payload.index, payload.presentations, difference)
+
+
+def _see(own: Own, history: History) -> None:
+    try:
+        own.see(history)
+    except TrustError as error:
+        raise HandshakeFailed(str(error)) from None
 
 
 def _verify_bundle(encoded: bytes, difference: float, now: float) -> Bundle:

@@ -53,6 +53,9 @@ class Pattern:
 
 
 XX: Final = Pattern("XX", (("e",), ("e", "ee", "s", "es"), ("s", "se")))
+"""Both sides prove a key that the other did not know: first contact."""
+N: Final = Pattern("N", (("e", "es"),), responder_known=("s",))
+"""One message to a key that is known; its sender proves nothing by Noise, so what it says must be signed."""
 
 
 class AgreementKey(Protocol):

@@ -18,6 +18,8 @@ from autonomy_trio.wire.constants import (
     LEAST_PLAINTEXT_BYTES,
     PACKET_BYTES,
     REJECT,
+    SEALED,
+    SEALED_HEADER_BYTES,
     SUITE,
     TAG_BYTES,
     VERSION,
@@ -29,8 +31,10 @@ from autonomy_trio.wire.constants import (
 _HANDSHAKE: Final = struct.Struct(">BBBBII")
 _DATA: Final = struct.Struct(">BBBBIQ")
 _REJECT: Final = bytes((VERSION, REJECT, 0, 0))
-_KINDS: Final = frozenset(bytes((kind,)) for kind in (XX1, XX2, XX3, DATA, REJECT))
+_KINDS: Final = frozenset(bytes((kind,)) for kind in (XX1, XX2, XX3, DATA, SEALED, REJECT))
 _XX1_BYTES: Final = HANDSHAKE_HEADER_BYTES + KEY_BYTES
+_SEALED: Final = struct.Struct(">BBBBII")
+_LEAST_SEALED_BYTES: Final = SEALED_HEADER_BYTES + KEY_BYTES + LEAST_PLAINTEXT_BYTES + 2 * TAG_BYTES
 _LEAST_DATA_BYTES: Final = DATA_HEADER_BYTES + LEAST_PLAINTEXT_BYTES + TAG_BYTES
 
 
@@ -55,6 +59,30 @@ class DataHeader:
     receiver: int
     counter: int
     encoded: bytes
+
+
+@frozen
+class SealedPacket:
+    """A sealed envelope: `01 | 40 | suite | flags 00 | prekey id u32 | length u32 | Noise message | sealed body`.
+
+    Attributes:
+        prekey: the recipient's number for the key it is for.
+        message: the Noise message, whose length the header tells.
+        body: the sealed body.
+    """
+
+    prekey: int
+    message: bytes
+    body: bytes
+
+    @property
+    def header(self) -> bytes:
+        """The bytes before the Noise message, which are the associated data of the body."""
+        return _SEALED.pack(VERSION, SEALED, SUITE, 0, self.prekey, len(self.message))
+
+    def encode(self) -> bytes:
+        """Return the packet's bytes."""
+        return b"".join((self.header, self.message, self.body))
 
 
 def packet_kind(packet: bytes) -> int:
@@ -85,6 +113,23 @@ def read_handshake(packet: bytes) -> HandshakePacket:
     if kind == XX1 and (len(packet) != _XX1_BYTES or receiver):
         raise ProtocolError("a first handshake packet is one key, and is for no index")
     return HandshakePacket(kind, sender, receiver, packet[HANDSHAKE_HEADER_BYTES:])
+
+
+def read_sealed(packet: bytes) -> SealedPacket:
+    """Read a sealed envelope's packet.
+
+    Raises:
+        ProtocolError: too short, too long, of an unknown suite or flag, or its length does not fit.
+    """
+    if not _LEAST_SEALED_BYTES <= len(packet) <= PACKET_BYTES:
+        raise ProtocolError(f"a sealed envelope does not have {len(packet)} bytes")
+    version, kind, suite, flags, prekey, length = _SEALED.unpack_from(packet)
+    if (version, kind, suite, flags) != (VERSION, SEALED, SUITE, 0):
+        raise ProtocolError(f"version {version}, type {kind}, suite {suite}, flags {flags} are no sealed envelope here")
+    end = SEALED_HEADER_BYTES + length
+    if not KEY_BYTES + TAG_BYTES <= length <= len(packet) - SEALED_HEADER_BYTES - LEAST_PLAINTEXT_BYTES - TAG_BYTES:
+        raise ProtocolError("a sealed envelope has no room for its parts")
+    return SealedPacket(prekey, packet[SEALED_HEADER_BYTES:end], packet[end:])
 
 
 def make_data_header(receiver: int, counter: int) -> DataHeader:

@@ -3,7 +3,12 @@
 Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PETS 2019, section 4.
 """
 
+from typing import Final
+
+from autonomy_trio.errors import ProtocolError
 from autonomy_trio.wire.constants import LEAST_PLAINTEXT_BYTES
+
+_LENGTH_BYTES: Final = 4
 
 
 def padded_length(length: int) -> int:
@@ -24,3 +29,22 @@ def padded_length(length: int) -> int:
     zeros = exponent - exponent.bit_length()
     mask = (1 << zeros) - 1
     return (length + mask) & ~mask
+
+
+def frame(body: bytes, before: bytes = b"") -> bytes:
+    """Return `before | length u32 of the body | body`, padded with zeros as a whole."""
+    framed = b"".join((before, len(body).to_bytes(_LENGTH_BYTES, "big"), body))
+    return framed.ljust(padded_length(len(framed)), b"\x00")
+
+
+def unframe(plaintext: bytes, before: int = 0) -> bytes:
+    """Return the body that `frame` padded, after so many bytes of something else.
+
+    Raises:
+        ProtocolError: the length, or the padding, is not the one that `frame` makes.
+    """
+    start = before + _LENGTH_BYTES
+    end = start + int.from_bytes(plaintext[before:start], "big")
+    if padded_length(end) != len(plaintext) or any(plaintext[end:]):
+        raise ProtocolError("an envelope is not framed and padded as it must be")
+    return plaintext[start:end]

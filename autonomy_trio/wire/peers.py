@@ -22,6 +22,7 @@ from autonomy_trio.wire.constants import (
     SESSION_LIFE,
 )
 from autonomy_trio.wire.handshake import Initiator
+from autonomy_trio.wire.introductions import IntroducedAgents, Introducing, KnownAgents
 from autonomy_trio.wire.session import Session
 
 NEVER: Final = inf
@@ -39,6 +40,9 @@ class Channel:
         began: when the peer's process was surely alive: XX1 had come from it, or XX2.
         third: the hash of the XX3 that made it, where the peer began, until the peer is known to have its answer.
         answered: when XX3 was answered last.
+        introducing: this node's agents that speak in it.
+        introduced: the peer's agents that speak in it.
+        acknowledged: when introductions that came again were acknowledged last.
     """
 
     session: Session
@@ -47,6 +51,9 @@ class Channel:
     began: float
     third: bytes | None = None
     answered: float = -inf
+    introducing: Introducing = field(factory=Introducing)
+    introduced: IntroducedAgents = field(factory=IntroducedAgents)
+    acknowledged: float = -inf
 
     @property
     def stops_sending_at(self) -> float:
@@ -115,6 +122,7 @@ class Peer:
         boot: the boot that the sessions are with; None while there are none.
         began: the latest `Channel.began` of its sessions.
         presentations: the credentials it showed last.
+        agents: its agents that were verified.
         highest: the highest counter received since its boot, over all sessions.
         heard: when it was heard last.
         sent: when it was sent something last.
@@ -134,6 +142,7 @@ class Peer:
     boot: bytes | None = None
     began: float = -inf
     presentations: tuple[bytes, ...] = ()
+    agents: KnownAgents = field(factory=KnownAgents)
     highest: int = -1
     heard: float = -inf
     sent: float = -inf

@@ -1,5 +1,6 @@
 """The roster: the peers of an endpoint, their sessions, and all that is done with them once they are authentic."""
 
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from typing import Final, final
 
@@ -10,7 +11,7 @@ from autonomy_trio.wire.constants import (
     SESSIONS_PER_PEER,
     TEXT_CHARACTERS,
 )
-from autonomy_trio.wire.entries import Close, Entry, Presentations, shown_presentations
+from autonomy_trio.wire.entries import Close, Entry, Introduce, Presentations, next_batch, shown_presentations
 from autonomy_trio.wire.events import Established, Event, GaveUp, PeerGone, Refused, Transmit
 from autonomy_trio.wire.handshake import Initiator, Own
 from autonomy_trio.wire.peers import NEVER, Channel, Opening, Peer
@@ -154,14 +155,24 @@ class Roster:
         peer.unanswered_since = NEVER
 
     def seal(self, peer: Peer, channel: Channel, entries: Sequence[Entry], ticks: float) -> None:
-        """Send an envelope, which may be empty; credentials ride ahead until the initiator is known to have them."""
+        """Send an envelope, which may be empty."""
+        self.answer(peer, channel, entries, ticks)
+        if entries:
+            peer.is_used = True
+            peer.unanswered_since = min(peer.unanswered_since, ticks)
+
+    def introduce(self, peer: Peer, channel: Channel, introductions: Sequence[Introduce], ticks: float) -> None:
+        """Send introductions that do not fit beside the messages they are for."""
+        waiting = deque[Entry](introductions)
+        while waiting:
+            self.seal(peer, channel, next_batch(waiting), ticks)
+
+    def answer(self, peer: Peer, channel: Channel, entries: Sequence[Entry], ticks: float) -> None:
+        """Send an envelope that waits for nothing; credentials ride ahead until the initiator is known to have them."""
         riding = (self.shown(),) if channel.third is not None else ()
         packet = channel.session.seal((*riding, *entries))
         peer.sent = ticks
         peer.owed_since = NEVER
-        if entries:
-            peer.is_used = True
-            peer.unanswered_since = min(peer.unanswered_since, ticks)
         self._events.append(Transmit(channel.path, peer.identifier, packet))
 
     def greet(self, peer: Peer, channel: Channel, ticks: float) -> None:
@@ -191,10 +202,11 @@ class Roster:
             self._part(peer, reason)
         self._settle(peer)
 
-    def check(self, identifier: bytes, ticks: float) -> None:
-        """Do what is due for a peer whose timer came."""
+    def check(self, identifier: bytes, due: float, ticks: float) -> None:
+        """Do what is due for a peer whose timer came, unless it was set anew since."""
         peer = self._peers.get(identifier)
-        if peer is None:
+        # Each look sets a timer: one for each that was overtaken would add up for as long as the peer is there.
+        if peer is None or peer.scheduled != due:
             return
         peer.scheduled = NEVER
         if peer.opening is not None:

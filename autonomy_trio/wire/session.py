@@ -18,8 +18,8 @@ from attrs import field, frozen
 
 from autonomy_trio.errors import MessageError, ProtocolError
 from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.key_service import KeyService
 from autonomy_trio.trust.records import digest, verify
-from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import (
     DATA_HEADER_BYTES,
     INITIATOR,
@@ -33,11 +33,11 @@ from autonomy_trio.wire.constants import (
 from autonomy_trio.wire.entries import Entry, decode_entries, encode_entries
 from autonomy_trio.wire.noise import decrypt, encrypt
 from autonomy_trio.wire.packets import DataHeader, make_data_header
-from autonomy_trio.wire.padding import padded_length
+from autonomy_trio.wire.padding import frame, padded_length, unframe
 from autonomy_trio.wire.window import ReplayWindow
 
-_LENGTH_BYTES: Final = 4
-_BODY_AT: Final = SIGNATURE_BYTES + _LENGTH_BYTES
+_FRAMING_BYTES: Final = SIGNATURE_BYTES + 4
+"""The signature and the body's length, ahead of it."""
 
 
 @frozen
@@ -80,7 +80,7 @@ class Session:
 
     __slots__ = ("_first", "_keys", "_next", "_vault", "_window", "index", "is_initiator", "remote")
 
-    def __init__(self, vault: Vault, keys: Keys, remote: Remote, *, index: int, is_initiator: bool) -> None:
+    def __init__(self, vault: KeyService, keys: Keys, remote: Remote, *, index: int, is_initiator: bool) -> None:
         self.index: int = index
         self.is_initiator: bool = is_initiator
         self.remote: Remote = remote
@@ -109,7 +109,7 @@ class Session:
             MessageError: the packet would be larger than 160 KiB.
         """
         body = encode_entries(entries)
-        length = padded_length(_BODY_AT + len(body))
+        length = padded_length(_FRAMING_BYTES + len(body))
         if DATA_HEADER_BYTES + length + TAG_BYTES > PACKET_BYTES:
             raise MessageError(f"an envelope of {len(body)} bytes does not fit a packet of {PACKET_BYTES}: send less")
         if self._next > LARGEST_COUNTER:
@@ -117,9 +117,8 @@ class Session:
         header = make_data_header(self.remote.index, self._next)
         self._next += 1
         signature = self._vault.sign("env", self._signed(header, body, is_sending=True))
-        framed = b"".join((signature, len(body).to_bytes(_LENGTH_BYTES, "big"), body))
         return header.encoded + encrypt(
-            self._keys.sending, header.counter, header.encoded, framed.ljust(length, b"\x00")
+            self._keys.sending, header.counter, header.encoded, frame(body, before=signature)
         )
 
     def decrypt(self, header: DataHeader, packet: bytes) -> bytes:
@@ -141,10 +140,7 @@ class Session:
         Raises:
             ProtocolError: who holds the session's keys broke a rule; the session must end.
         """
-        end = _BODY_AT + int.from_bytes(plaintext[SIGNATURE_BYTES:_BODY_AT], "big")
-        if padded_length(end) != len(plaintext) or any(plaintext[end:]):
-            raise ProtocolError("an envelope is not framed and padded as it must be")
-        body = plaintext[_BODY_AT:end]
+        body = unframe(plaintext, before=SIGNATURE_BYTES)
         signed = self._signed(header, body, is_sending=False)
         if not verify(self.remote.bundle.signing_key, "env", signed, plaintext[:SIGNATURE_BYTES]):
             raise ProtocolError("an envelope is not signed by the node it comes from")

@@ -136,7 +136,7 @@ class Channels:
 
 @final
 class Timers:
-    """When which peer must be looked at. A time too early does no harm, so a peer's timer is never cancelled."""
+    """When which peer must be looked at. One that an earlier time has overtaken comes all the same, and is ignored."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, bytes]] = []
@@ -155,9 +155,9 @@ class Timers:
         """Return the earliest time set."""
         return self._heap[0][0] if self._heap else NEVER
 
-    def take_due(self, ticks: float) -> list[bytes]:
-        """Return the identifiers of the peers to look at now, and forget those times."""
-        due: list[bytes] = []
+    def take_due(self, ticks: float) -> list[tuple[float, bytes]]:
+        """Return the peers to look at now, each with the time it was set for, and forget those times."""
+        due: list[tuple[float, bytes]] = []
         while self._heap and self._heap[0][0] <= ticks:
-            due.append(heapq.heappop(self._heap)[1])
+            due.append(heapq.heappop(self._heap))
         return due

@@ -14,7 +14,7 @@ from attrs import field, frozen
 
 from autonomy_trio import AgentRef, Context, Mailbox, Request, agent, on
 from autonomy_trio.actors.cell import Cell
-from autonomy_trio.actors.delivery import OUTSIDE, Delivery
+from autonomy_trio.actors.delivery import OUTSIDE, Asked
 from autonomy_trio.actors.local import SENDS_PER_CHECKPOINT
 from autonomy_trio.actors.runtime import Runtime, open_runtime
 from autonomy_trio.errors import HandlerFailed, MailboxFull, NotDelivered, OutcomeUnknown
@@ -275,7 +275,7 @@ async def test_an_expired_message_is_a_dead_letter_and_never_runs(autojump_clock
         worker = runtime.spawn(Worker)
         cell = cell_of(runtime, worker)
         run = cell.spec.handlers[Run]
-        late = Delivery(Run(lambda: pytest.fail("it ran")), run, OUTSIDE, None, trio.current_time(), limited=True)
+        late = Asked(Run(lambda: pytest.fail("it ran")), run, OUTSIDE, None, trio.current_time(), limited=True)
         cell.accept_nowait(late)
         await trio.testing.wait_all_tasks_blocked()
         assert runtime.dead_letters.counts() == {"expired": 1}
@@ -640,12 +640,15 @@ async def test_a_node_is_emptied_when_its_last_agent_ends_and_not_when_an_earlie
 
 async def test_a_reply_that_cannot_be_handed_over_leaves_nothing_unfinished(autojump_clock: object) -> None:
     class Broken:
+        def answer(self, value: object) -> None:
+            raise Failing
+
         def settle(self, result: outcome.Outcome[Any]) -> None:
             raise Failing
 
     async with open_runtime() as runtime:
         worker = runtime.spawn(Worker)
         cell = cell_of(runtime, worker)
-        cell.accept_nowait(Delivery(Notes(), cell.spec.handlers[Notes], OUTSIDE, Broken()))
+        cell.accept_nowait(Asked(Notes(), cell.spec.handlers[Notes], OUTSIDE, Broken()))
         assert await worker.ask(Notes()) == []
         assert runtime.queued() == 0

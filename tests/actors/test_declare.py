@@ -2,19 +2,20 @@
 
 import functools
 import inspect
+import math
 import subprocess
 import sys
 import types
 from collections.abc import AsyncGenerator, Awaitable, Callable, Generator
 from types import FunctionType
-from typing import Any, Literal, cast
+from typing import Any, Literal, Protocol, cast
 
 import attrs
 import pytest
 import trio
 from attrs import frozen
 
-from autonomy_trio import Context, Mailbox, Request, agent, message, on
+from autonomy_trio import Context, Down, Mailbox, Request, agent, message, on
 from autonomy_trio.actors.declare import snake_case
 from autonomy_trio.actors.spec import Spec, spec_of
 from autonomy_trio.errors import DeclarationError, PolicyError
@@ -159,6 +160,14 @@ def wrong_message_in_quotes(self: object, message: "Note") -> Total:
     raise NotImplementedError
 
 
+def wrong_context(self: object, message: Add, context: int) -> Total:
+    raise NotImplementedError
+
+
+def wrong_context_in_quotes(self: object, message: Add, context: "Note") -> Total:
+    raise NotImplementedError
+
+
 def wrong_reply(self: object, message: Add) -> int:
     raise NotImplementedError
 
@@ -194,6 +203,8 @@ NOT_FROZEN = "is not a frozen attrs class: decorate it with @attrs.frozen"
         (Note, lambda self, *, message: None, PARAMETERS),
         (Add, wrong_message, MESSAGE),
         (Add, wrong_message_in_quotes, MESSAGE),
+        (Add, wrong_context, "Shop.handle annotates its context as int: annotate it as Context"),
+        (Add, wrong_context_in_quotes, "Shop.handle annotates its context as Note: annotate it as Context"),
         (Add, wrong_reply, REPLY),
         (Add, wrong_reply_none, REPLY),
         (Add, wrong_reply_in_quotes, REPLY),
@@ -248,10 +259,43 @@ def test_a_mailbox_holds_at_least_one_message(capacity: object) -> None:
         Mailbox(cast("int", capacity))
 
 
+def test_an_agent_inherits_what_its_node_can_prove_unless_it_says_otherwise() -> None:
+    assert spec_of(agent(type("Shop", (), {}))).inherit
+    assert not spec_of(agent(inherit=False)(type("Bridge", (), {}))).inherit
+
+
+@pytest.mark.parametrize("mailbox", [0, 5, "5"])
+def test_a_mailbox_that_is_none_is_refused(mailbox: object) -> None:
+    with pytest.raises(DeclarationError, match=f"Desk: mailbox={mailbox!r} is no Mailbox: write mailbox=Mailbox"):
+
+        @agent(mailbox=cast("Mailbox", mailbox))
+        class Desk:
+            pass
+
+
+@pytest.mark.parametrize("idle_after", ["60", None, -1, math.nan])
+def test_a_time_to_rest_that_is_none_is_refused(idle_after: Any) -> None:  # noqa: ANN401
+    with pytest.raises(DeclarationError, match=f"Desk: idle_after={idle_after!r}: give seconds, 0 or more"):
+
+        @agent(idle_after=idle_after)
+        class Desk:
+            pass
+
+
 def test_an_unknown_restart_is_refused() -> None:
     restart: Any = "always"
     with pytest.raises(DeclarationError, match="Shop: restart='always' is none of permanent, transient, temporary"):
         agent(restart=restart)(type("Shop", (), {}))
+
+
+def test_a_policy_on_a_message_that_no_other_node_sends_is_refused() -> None:
+    def down(self: object, message: Down) -> None:
+        del self, message
+
+    with pytest.raises(
+        DeclarationError, match=r"^Shop\.handle: allow='true' can never matter, .* a Down: leave it out"
+    ):
+        declare(handle=on(Down, allow="true")(down))
 
 
 @pytest.mark.parametrize(
@@ -283,6 +327,19 @@ def test_an_annotation_may_name_a_base_of_the_message_or_any() -> None:
 
     assert handler_of(declare(handle=marked(LoudNote, takes_note)), LoudNote) == "handle"
     assert handler_of(declare(handle=marked(Note, takes_any)), Note) == "handle"
+
+
+class HasDeadline(Protocol):
+    deadline: float
+
+
+@pytest.mark.parametrize("annotation", [Context, "Context", object, Any, HasDeadline, Context | None, "Unknown"])
+def test_an_annotation_of_the_context_may_be_what_a_context_is(annotation: object) -> None:
+    def handle(self: object, message: Note, context: object) -> None:
+        raise NotImplementedError
+
+    handle.__annotations__["context"] = annotation
+    assert handler_of(declare(handle=marked(Note, handle)), Note) == "handle"
 
 
 def test_a_decorated_handler_is_judged_by_what_it_wraps() -> None:

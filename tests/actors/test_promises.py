@@ -5,11 +5,12 @@ from collections.abc import AsyncIterator
 import pytest
 import trio
 import trio.testing
-from attrs import Factory, field, frozen
+from attrs import field, frozen
 
 from autonomy_trio import AgentRef, Context, Down, Mailbox, Request, Stream, agent, on, pool, supervise
 from autonomy_trio.actors.runtime import open_runtime
-from autonomy_trio.errors import HandlerFailed, Overloaded, ReplyError
+from autonomy_trio.errors import Deadlock, HandlerFailed, Overloaded, ReplyError
+from autonomy_trio.testing import open_test_node
 
 LOG: list[str] = []
 
@@ -91,64 +92,48 @@ class Third(First):
 async def test_the_one_that_failed_ends_first_then_its_siblings_in_reverse_and_all_start_in_order(
     strategy: str, after: list[str], autojump_clock: object
 ) -> None:
-    async with open_runtime() as runtime:
-        runtime.start(supervise(First, Second, Third, strategy=strategy))  # type: ignore[arg-type]
+    family = supervise(First, Second, Third, strategy=strategy)  # type: ignore[arg-type]
+    async with open_test_node([family], expected=ValueError) as node:
         await trio.testing.wait_all_tasks_blocked()
         assert sorted(LOG) == ["start first", "start second", "start third"]
         LOG.clear()
-        await runtime.ref("second").tell(Fail())
+        await node.ref("second").tell(Fail())
         await trio.sleep(1)
         assert after == LOG
-        assert await runtime.ref("third").ask(Say("on")) == "on"
+        assert await node.ref("third").ask(Say("on")) == "on"
 
 
 async def test_past_its_intensity_a_top_level_entry_ends_and_its_siblings_live_on(autojump_clock: object) -> None:
-    async with open_runtime() as runtime:
-        runtime.start(supervise(First, supervise(Second, max_restarts=0), max_restarts=1))
-        runtime.start(Third)
+    family = supervise(First, supervise(Second, max_restarts=0), max_restarts=1)
+    async with open_test_node([family, Third]) as node:
         for _ in range(2):
-            await runtime.ref("second").tell(Fail())
             await trio.sleep(0.1)
-        assert [cell.name for cell in runtime.cells()] == ["third"]
+            node.kill(node.ref("second"))
+        await trio.sleep(0.1)
+        assert list(node.node.agents()) == ["third"]
 
 
 async def test_an_agent_in_a_cycle_of_asks_is_told_at_once(autojump_clock: object) -> None:
-    async with open_runtime() as runtime:
-        first = runtime.spawn(First)
+    async with open_test_node(expected=Deadlock) as node:
+        first = node.spawn(First)
         start = trio.current_time()
         with pytest.raises(HandlerFailed):
             await first.ask(Call(first))
         assert trio.current_time() == start
-
-
-@agent
-class Watcher:
-    other: AgentRef[object]
-    seen: list[str] = Factory(list[str])
-
-    def on_start(self, context: Context) -> None:
-        context.watch(self.other)
-
-    @on(Down)
-    def down(self, message: Down) -> None:
-        self.seen.append(message.reason)
-
-    @on(Say)
-    async def say(self, message: Say) -> str:
-        return " ".join(self.seen)
+        assert [type(failure.error) for failure in node.failures] == [Deadlock]
 
 
 async def test_a_watcher_is_told_once_of_an_end_and_not_of_a_restart(autojump_clock: object) -> None:
-    async with open_runtime() as runtime:
-        first = runtime.spawn(First)
-        watcher = runtime.spawn(lambda: Watcher(first))
-        await trio.testing.wait_all_tasks_blocked()
-        await first.tell(Fail())
+    async with open_test_node() as node:
+        first, watcher = node.spawn(First), node.probe()
+        watcher.watch(first)
+        node.kill(first)
         await trio.sleep(0.1)
-        assert await watcher.ask(Say()) == ""
+        assert watcher.messages == ()
         first.stop()
-        await first.stopped()
-        assert await watcher.ask(Say()) == "stopped"
+        assert await watcher.receive(Down) == Down(first, "stopped")
+        await trio.sleep(1)
+        assert len(watcher.messages) == 1
 
 
 @agent(mailbox=Mailbox(4))
@@ -223,12 +208,12 @@ async def test_a_stream_ends_with_its_handler_and_is_closed_when_it_is_left(auto
 
 
 async def test_a_protocol_error_reaches_the_asker_and_fails_nobody(autojump_clock: object) -> None:
-    async with open_runtime() as runtime:
-        counter = runtime.spawn(Counter)
+    async with open_test_node() as node:
+        counter = node.spawn(Counter)
         with pytest.raises(Short) as short:
             await counter.ask(Say())
         assert short.value.balance == 3
-        assert (runtime.failures, len(runtime.dead_letters)) == (0, 0)
+        assert (node.failures, node.dead_letters) == ([], [])
 
 
 @agent(mailbox=Mailbox(1, overflow="drop_oldest"))

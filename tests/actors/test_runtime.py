@@ -1,15 +1,16 @@
 """What the local runtime promises: delivery, order, one at a time, deadlines, restarts, draining."""
 
 import contextlib
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
-from attrs import field, frozen
+from attrs import define, field, frozen
 
-from autonomy_trio import AgentRef, Context, Mailbox, Request, agent, on
+from autonomy_trio import AgentRef, Context, Mailbox, Request, agent, on, pool, supervise
 from autonomy_trio.actors.runtime import Runtime, open_runtime
 from autonomy_trio.errors import (
     DeclarationError,
@@ -346,16 +347,122 @@ async def test_a_reply_of_another_type_is_the_handlers_failure(autojump_clock: o
             await liar.ask(Add(1))
 
 
+@frozen
+class Loose(Request[object]):
+    pass
+
+
+@frozen
+class Remark:
+    pass
+
+
+async def pass_through(_: object, proceed: Callable[[], Awaitable[Any]]) -> object:
+    return await proceed()
+
+
+@pytest.mark.parametrize("interceptors", [(), (pass_through,)])
+@pytest.mark.parametrize("takes_context", [False, True])
+@pytest.mark.parametrize("way", ["tell", "ask", "typed ask"])
+async def test_a_handler_that_returns_a_coroutine_fails(
+    autojump_clock: object, way: str, takes_context: bool, interceptors: tuple[Any, ...]
+) -> None:
+    async def forgotten() -> int:
+        pytest.fail("it ran")
+
+    def plain(_: object, __: object) -> object:
+        return forgotten()
+
+    def with_context(_: object, __: object, ___: Context) -> object:
+        return forgotten()
+
+    async def waiting(_: object, __: object) -> object:
+        return forgotten()
+
+    message = {"tell": Remark(), "ask": Loose(), "typed ask": Add(1)}[way]
+    failures: list[Exception] = []
+    async with open_runtime(interceptors=interceptors) as runtime:
+        runtime.on_failure = lambda _, __, error: failures.append(error)
+        for function in (with_context if takes_context else plain, waiting):
+            del function.__annotations__["return"]
+            ref = runtime.spawn(agent(type("Forgetful", (), {"answer": on(type(message))(function)})))
+            if isinstance(message, Request):
+                with pytest.raises(HandlerFailed):
+                    await ref.ask(message)
+            else:
+                await ref.tell(message)
+                await trio.testing.wait_all_tasks_blocked()
+    sentence = "answer returned a coroutine, which nobody would run: make it async def and await it there"
+    assert [str(each) for each in failures] == [sentence] * 2
+
+
 async def test_names(autojump_clock: object) -> None:
     async with open_runtime() as runtime:
         assert [runtime.spawn(Counter).name for _ in range(3)] == ["counter", "counter_2", "counter_3"]
         with pytest.raises(NameTaken, match="'counter' is the name of a Counter on this node"):
             runtime.spawn(Counter, "counter")
-        for name in ("", "a/b", "line\nbreak"):
+        for name in ("", "a/b", "a/5", "#a", "line\nbreak"):
             with pytest.raises(UsageError, match="cannot be an agent's name"):
                 runtime.spawn(Counter, name)
         with pytest.raises(DeclarationError, match="int is not an agent: decorate the class with @agent"):
             runtime.spawn(int)
+        instance: Any = Counter()
+        with pytest.raises(DeclarationError, match="an object of type Counter was spawned: give an agent class, a"):
+            runtime.spawn(instance)
+
+
+async def test_an_agent_whose_state_is_not_given_is_refused_with_how_to_give_it(autojump_clock: object) -> None:
+    @agent
+    class Till:
+        total: int
+        place: str = field(kw_only=True)
+        note: str = ""
+
+        def __attrs_post_init__(self) -> None:
+            len(self.total)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
+
+    unfinished: Any = Till
+    async with open_runtime() as runtime:
+        for factory in (unfinished, pool(unfinished, 2)):
+            with pytest.raises(DeclarationError) as refused:
+                runtime.spawn(factory)
+            sentence = "Till needs total, place: spawn(functools.partial(Till, total=…, place=…))"
+            assert str(refused.value) == sentence
+        with pytest.raises(DeclarationError, match="Till needs place"):
+            runtime.spawn(functools.partial(unfinished, total=3))
+        with pytest.raises(TypeError, match="has no len"):
+            runtime.spawn(functools.partial(unfinished, 3, place="here"))
+        assert runtime.count() == 0
+
+
+@pytest.mark.parametrize(
+    "second",
+    [Counter, lambda: Counter(), pool(Counter, 2), supervise(Notebook, supervise(Counter))],  # noqa: PLW0108
+)
+async def test_an_app_that_lists_two_agents_of_one_name_is_refused(
+    autojump_clock: object, second: Callable[[], object]
+) -> None:
+    sentence = r"the app lists two agents called 'counter': keep one, rename a class, or list pool\(Counter, 2\)"
+    async with open_runtime() as runtime:
+        runtime.start(Counter)
+        with pytest.raises(NameTaken, match=sentence):
+            runtime.start(second)
+
+
+async def test_a_pool_whose_constructor_fails_leaves_no_agent(autojump_clock: object) -> None:
+    made: list[int] = []
+
+    @agent
+    class Fragile:
+        def __attrs_post_init__(self) -> None:
+            made.append(1)
+            if len(made) == 3:
+                raise KeyError
+
+    async with open_runtime() as runtime:
+        with pytest.raises(KeyError):
+            runtime.spawn(pool(Fragile, 4))
+        assert runtime.count() == 0
 
 
 async def test_the_sender_is_the_agent_whose_handler_runs_and_else_the_node(autojump_clock: object) -> None:
@@ -516,3 +623,13 @@ async def test_an_agent_that_floods_itself_lets_others_run(autojump_clock: objec
         await flooder.tell(Again())
         assert await counter.ask(Add(2)) == Total(2)
         runtime.find("flooder").stop(0)
+
+
+async def test_a_factory_that_cannot_be_hashed_builds_agents_too(autojump_clock: object) -> None:
+    @define
+    class Maker:
+        def __call__(self) -> Counter:
+            return Counter()
+
+    async with open_runtime() as runtime:
+        assert runtime.spawn(Maker()).name == "counter"

@@ -150,6 +150,7 @@ async def test_an_on_start_that_fails_in_a_group_restart_holds_back_no_sibling_f
 
     async with open_runtime() as runtime:
         runtime.start(supervise(First, Fragile, Third, strategy="one_for_all"))
+        await runtime.ref("fragile").ask(Run(instance))
         with pytest.raises(HandlerFailed):
             await runtime.ref("first").ask(Run(fail))
         for name in ("first", "fragile", "third"):

@@ -1,12 +1,16 @@
-"""``identity show``."""
+"""``identity show``, ``rotate`` and ``forgive``."""
 
 import os
+import shutil
 import stat
 from pathlib import Path
 
 import pytest
 
+from autonomy_trio.trust.identity import make_history
+from autonomy_trio.trust.records import digest
 from autonomy_trio.trust.vault import Vault
+from autonomy_trio.trust.watcher import Mark
 from tests.cli.conftest import Call, Result, Served
 
 
@@ -107,3 +111,108 @@ def test_a_home_is_private_from_birth(call: Call, tmp_path: Path) -> None:
         path.name: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "home", *(tmp_path / "home").iterdir())
     }
     assert modes == {"home": 0o700, "vault": 0o600, "vault.lock": 0o600, "recovery": 0o600}
+
+
+# rotate
+
+
+def test_rotate_moves_to_the_next_key_and_says_what_follows(call: Call, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    identifier = call("identity", "show", "--home", home).out.strip()
+    for seq in (1, 2):
+        found = call("identity", "rotate", "--home", home)
+        assert (found.code, found.out) == (0, f"{identifier} is at sequence {seq}\n")
+        assert "credentials of earlier sequences count no more" in found.err
+        assert f"move {home / 'recovery'} off this machine" in found.err
+    assert call("identity", "show", "--home", home).out.strip() == identifier
+    with Vault.open(home) as vault:
+        assert vault.seq == 2
+
+
+def test_rotate_takes_the_recovery_secret_from_where_it_was_moved(call: Call, tmp_path: Path) -> None:
+    home, elsewhere = tmp_path / "home", tmp_path / "stick"
+    call("identity", "show", "--home", home)
+    (home / "recovery").rename(elsewhere)
+    found = call("identity", "rotate", "--home", home)
+    assert found.is_one_sentence(1)
+    assert "--recovery FILE" in found.err
+    found = call("identity", "rotate", "--home", home, "--recovery", elsewhere)
+    assert found.code == 0
+    assert "off this machine" not in found.err
+    assert not (home / "recovery").exists()
+
+
+def test_rotate_with_what_is_no_recovery_secret_or_anothers_changes_nothing(call: Call, tmp_path: Path) -> None:
+    home, other = tmp_path / "home", tmp_path / "other"
+    for each in (home, other):
+        call("identity", "show", "--home", each)
+    before = (home / "vault").read_bytes()
+    (tmp_path / "text").write_text("hello")
+    for file, words, code in (
+        (tmp_path / "text", "holds no recovery secret", 1),
+        (home / "vault", "holds no recovery secret", 1),
+        (other / "recovery", "is that of I", 1),
+        (tmp_path / "missing", "does not exist", 2),
+        (tmp_path, "is a directory", 2),
+    ):
+        found = call("identity", "rotate", "--home", home, "--recovery", file)
+        assert found.is_one_sentence(code)
+        assert words in found.err
+    assert (home / "vault").read_bytes() == before
+
+
+def test_rotate_makes_no_home_and_waits_for_no_node(call: Call, tmp_path: Path) -> None:
+    found = call("identity", "rotate", "--home", tmp_path / "none")
+    assert found.is_one_sentence(1)
+    assert "there is no home" in found.err
+    assert not (tmp_path / "none").exists()
+    with Vault.open(tmp_path / "home"):
+        found = call("identity", "rotate", "--home", tmp_path / "home")
+    assert found.is_one_sentence(1)
+    assert "in use already: stop the node" in found.err
+
+
+def test_a_copy_from_before_says_so_and_is_brought_up_by_rotate(call: Call, tmp_path: Path) -> None:
+    home, copy = tmp_path / "home", tmp_path / "copy"
+    identifier = call("identity", "show", "--home", home).out.strip()
+    shutil.copytree(home, copy)
+    for _ in range(2):
+        call("identity", "rotate", "--home", home)
+    with Vault.open(home) as current, Vault.open(copy) as vault:
+        vault.learn(current.history)
+    found = call("identity", "show", "--home", copy)
+    assert (found.code, found.out.strip()) == (0, identifier)
+    assert "rotated to sequence 2 elsewhere and is at 0 here; run `identity rotate`" in found.err
+    assert call("authority", "issue", "--subject", identifier, "--attribute", "a=b", "--home", copy).is_one_sentence(1)
+    assert call("identity", "rotate", "--home", copy).out == f"{identifier} is at sequence 2\n"
+    assert call("identity", "show", "--home", copy).err == ""
+
+
+# forgive
+
+
+def test_forgive_lets_an_authority_count_again_and_shows_both_changes(call: Call, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    anchor, other = make_history(bytes(32)), make_history(bytes(31) + b"o")
+    name = f"I{anchor.identifier.hex()}"
+    with Vault.open(home) as vault:
+        vault.remember(Mark(anchor.identifier, 0, anchor.changes[0], other.changes[0]))
+        vault.remember(Mark(other.identifier, 0, other.changes[0]))
+    assert f"the authority {name} was seen with two histories" in call("identity", "show", "--home", home).err
+    found = call("identity", "forgive", name, "--home", home)
+    kept, refused = (digest("h-prev", history.changes[0].body).hex() for history in (anchor, other))
+    assert found == Result(0, f"{name} counts again\nkept     {kept}\nrefused  {refused}\n", "")
+    assert call("identity", "show", "--home", home).err == ""
+    with Vault.open(home) as vault:
+        assert not any(mark.is_doubted for mark in vault.marks)
+
+
+def test_forgive_refuses_whom_nothing_is_held_against(call: Call, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    call("identity", "show", "--home", home)
+    for wrong, words in ((f"I{'0' * 64}", "nothing is held against"), ("alice", "is not an identifier")):
+        found = call("identity", "forgive", wrong, "--home", home)
+        assert found.is_one_sentence(2)
+        assert words in found.err
+    assert call("identity", "forgive", "--home", home).is_one_sentence(2)
+    assert call("identity", "forgive", f"I{'0' * 64}", "--home", tmp_path / "none").is_one_sentence(1)

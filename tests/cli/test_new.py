@@ -69,6 +69,16 @@ def test_its_pyproject_names_it_and_what_it_needs(call: Call, workplace: Path) -
     assert "{{" not in "".join(file.read_text() for file in workplace.rglob("*") if file.is_file())
 
 
+@pytest.mark.parametrize("name", ["class", "None", "test", "email", "Json", "concurrent", "async"])
+def test_the_name_of_something_of_pythons_own_is_one_sentence_and_nothing_is_made(
+    call: Call, workplace: Path, name: str
+) -> None:
+    found = call("new", name)
+    assert found.is_one_sentence(2)
+    assert f"{name} is a word or a module of Python's own: choose another name, say my-agents" in found.err
+    assert list(workplace.iterdir()) == []
+
+
 @pytest.mark.parametrize(
     "name",
     ["", ".", "..", "-x", "a b", "a/b", "../a", "2fast", "shop-", "shöp", "a\x1b[31m", "x" * 65, "autonomy_trio"],

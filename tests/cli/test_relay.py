@@ -1,14 +1,17 @@
 """``relay``: what it prints, how it ends, and that nodes come back to it."""
 
 import signal
+import urllib.request
 from pathlib import Path
 
 import pytest
 import trio
 
 from autonomy_trio import Node, open_node
-from autonomy_trio.errors import DeliveryError
+from autonomy_trio.errors import DeliveryError, RelayRefused
 from autonomy_trio.messages import Untyped
+from autonomy_trio.trust.anchors import Anchor, to_toml
+from autonomy_trio.trust.vault import Vault
 from tests.cli.conftest import Call, Served, credential_for
 from tests.support.processes import PATIENCE, Process, environment, free_port, serving_node
 
@@ -77,3 +80,53 @@ async def _ask_until_answered(node: Node, address: str) -> dict[str, int]:
                 return await node.ref(address).ask(Untyped("Add", {"amount": 1}))
         except (DeliveryError, trio.TooSlowError):
             await trio.sleep(0.1)
+
+
+def test_it_tells_its_metrics_and_its_health(tmp_path: Path) -> None:
+    options = ("relay", "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+    with Process(*options, env=environment(tmp_path)) as relay:
+        url = relay.wait_line("metrics http://").removeprefix("metrics ")
+        assert "autonomy_relay_nodes 0\n" in fetch(url)
+        assert fetch(url.replace("/metrics", "/healthz")) == "ok\n"
+        relay.signal(signal.SIGTERM)
+        assert relay.wait() == 0
+
+
+def test_a_port_for_metrics_that_is_in_use_is_one_sentence(call: Call, served: Served, tmp_path: Path) -> None:
+    taken = served.url.removeprefix("ws://")
+    found = call("relay", "--listen", "127.0.0.1:0", "--home", tmp_path / "own", "--metrics", taken)
+    assert found.is_one_sentence(2)
+    assert "in use" in found.err
+    assert "--metrics" in found.err
+
+
+async def test_a_private_relay_admits_who_has_a_credential_of_its_authority_and_nobody_else(tmp_path: Path) -> None:
+    authority, alice, anchors, policy = (tmp_path / name for name in ("authority", "alice", "anchors.toml", "p.cedar"))
+    (tmp_path / "payments").write_text(credential_for(alice, authority))
+    with Vault.open_beside(authority) as vault:
+        anchors.write_text(to_toml(Anchor(vault.identifier, {"team": "string"})))
+    policy.write_text(
+        'permit(principal, action == Action::"Register", resource)\n'
+        'when { principal has team && principal.team == "payments" };'
+    )
+    options = ("relay", "--listen", "127.0.0.1:0", "--policy", str(policy), "--anchors", str(anchors))
+    with Process(*options, env=environment(tmp_path)) as relay:
+        url = (await trio.to_thread.run_sync(relay.wait_line, "relay ws://")).removeprefix("relay ")
+        async with open_node(relay=url, home=alice, credentials=[tmp_path / "payments"]):
+            pass
+        with pytest.raises(RelayRefused, match="it asks for a credential of I"):
+            async with open_node(relay=url):
+                pass
+        await trio.to_thread.run_sync(relay.wait_line, "node not let in")
+
+
+def test_a_policy_that_cannot_be_right_is_one_sentence(call: Call, tmp_path: Path) -> None:
+    policy = tmp_path / "p.cedar"
+    policy.write_text('permit(principal, action == Action::"Enter", resource);')
+    found = call("relay", "--listen", "127.0.0.1:0", "--home", tmp_path / "own", "--policy", policy)
+    assert found.is_one_sentence(2)
+
+
+def fetch(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+        return str(response.read().decode())

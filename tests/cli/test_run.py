@@ -4,6 +4,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Generator
 from pathlib import Path
 
@@ -238,3 +239,11 @@ async def test_a_home_trusts_another_authority_by_its_anchor_and_then_no_longer_
 
 def _in_a_process(served: Served, *arguments: str | Path) -> str:
     return run_once(*map(str, arguments), "--attribute", "team=string", env=served.env).stdout
+
+
+def test_a_node_tells_its_metrics(tmp_path: Path) -> None:
+    options = (APP, "--listen", "127.0.0.1:0", "--metrics", "127.0.0.1:0")
+    with serving_node(*options, env=environment(tmp_path)) as (node, _):
+        url = node.wait_line("metrics http://").removeprefix("metrics ")
+        with urllib.request.urlopen(url, timeout=PATIENCE) as response:
+            assert "autonomy_node_relays 1\n" in response.read().decode()

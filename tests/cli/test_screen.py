@@ -86,11 +86,17 @@ PLAIN = (
 def show(call: Call, target: str) -> str:
     found = call("run", f"{target}", "--check")
     assert (found.code, found.err) == (0, "")
-    return found.out
+    agents, _, _ = found.out.partition("attributes that senders may prove")
+    return agents
 
 
 def test_each_message_has_a_line_with_its_reply_and_whence_it_may_come(call: Call) -> None:
     assert show(call, "tests.cli.test_screen:agents") == PLAIN
+
+
+def test_a_check_tells_which_attributes_policies_read(call: Call) -> None:
+    found = call("run", "tests.cli.test_screen:agents", "--check")
+    assert found.out == f"{PLAIN}attributes that senders may prove  team (string)\n"
 
 
 @pytest.fixture

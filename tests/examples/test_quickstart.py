@@ -18,7 +18,7 @@ def test_it_shows_one_allowed_and_one_denied_and_can_be_asked_from_outside_until
     temporary.mkdir()
     env = environment(tmp_path, TMPDIR=str(temporary))
     with Process("run", "examples.quickstart:agents", env=env) as node:
-        assert node.wait_line("alice proves").endswith("Total(value=3)")
+        assert node.wait_line("alice redeemed a ticket").endswith("Total(value=3)")
         assert 'denied, no permit: Counter.add needs principal.team == "payments"' in node.wait_line(
             "bob can prove nothing"
         )

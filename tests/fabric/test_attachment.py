@@ -28,9 +28,11 @@ from autonomy_trio.wire.frames import (
     decode_frame,
     encode_frame,
     join_frames,
+    split_frames,
+)
+from autonomy_trio.wire.registration import (
     make_hello,
     make_welcome,
-    split_frames,
 )
 from tests.support.neighbours import NONCE, NOW, eventually
 
@@ -235,7 +237,7 @@ async def test_a_relay_that_does_not_prove_who_it_is_is_refused(nursery: trio.Nu
     with pytest.raises(RelayRefused) as raised:
         await nursery.start(world.attachment().run)
     assert str(raised.value).startswith(f"{URL} did not let this node in (")
-    assert str(raised.value).endswith("): is it a relay, with room for more?")
+    assert str(raised.value).endswith("): is it a relay with room for more, and is the clock right?")
     nursery.cancel_scope.cancel()
 
 

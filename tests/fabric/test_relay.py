@@ -23,6 +23,8 @@ from autonomy_trio.wire.frames import (
     decode_frame,
     encode_frame,
     join_frames,
+)
+from autonomy_trio.wire.registration import (
     make_register,
     verify_hello,
     verify_welcome,

@@ -12,6 +12,7 @@ from typing import Any, Final
 import attrs
 import pytest
 import trio
+import trio.testing
 from wsproto.events import BytesMessage
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
@@ -20,7 +21,7 @@ from autonomy_trio.fabric import websocket
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.links import MOST_MESSAGE, Link
 from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.websocket import WebSocketLink, connect, listen
+from autonomy_trio.fabric.websocket import WebSocketLink, _Inbox, connect, listen
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver
 from tests.support.neighbours import NOW, Neighbour, eventually
@@ -672,3 +673,61 @@ async def test_a_send_that_cannot_be_ends_the_link(nursery: trio.Nursery, server
         await link.send(memoryview(b"not bytes"))  # type: ignore[arg-type]
     with pytest.raises(LinkBroken):
         await link.send(b"")
+
+
+@pytest.mark.parametrize(("size", "most"), [(0, 1 + 1024), (1000, 62), (MOST_MESSAGE, 1)])
+async def test_what_is_read_and_not_taken_is_bounded_however_small_it_is(
+    nursery: trio.Nursery, size: int, most: int
+) -> None:
+    inbox = _Inbox()
+    sent = 0
+
+    async def send() -> None:
+        nonlocal sent
+        async with inbox:
+            for number in range(3000):
+                sent += 1
+                await inbox.send(bytes([number % 251]) * size)
+
+    nursery.start_soon(send)
+    await trio.testing.wait_all_tasks_blocked()
+    assert sent == most
+    received = [await inbox.receive() for _ in range(3000)]
+    assert received == [bytes([number % 251]) * size for number in range(3000)]
+    with pytest.raises(trio.EndOfChannel):
+        await inbox.receive()
+
+
+async def test_a_closed_inbox_gives_what_came_before_and_holds_nobody_up(nursery: trio.Nursery) -> None:
+    inbox = _Inbox()
+    nursery.start_soon(inbox.send, bytes(MOST_MESSAGE))
+    await trio.testing.wait_all_tasks_blocked()
+    await inbox.aclose()
+    with trio.fail_after(1):
+        await inbox.send(b"late")
+    assert await inbox.receive() == bytes(MOST_MESSAGE)
+    with pytest.raises(trio.EndOfChannel):
+        await inbox.receive()
+
+
+async def test_what_came_in_one_read_with_the_close_is_received(nursery: trio.Nursery, open_link: OpenLink) -> None:
+    listener, received = await listen(ListenAddress("127.0.0.1", 0)), list[bytes]()
+    ended = trio.Event()
+
+    async def take(link: Link) -> None:
+        await trio.sleep(0.1)  # by now the messages and the close are here
+        try:
+            while True:
+                received.append(await link.receive())
+        except LinkBroken:
+            ended.set()
+
+    nursery.start_soon(listener.serve, take)
+    link = await open_link(listener.address.url)
+    for number in range(3):
+        await link.send(bytes([number]))
+    await link.aclose()
+    with trio.fail_after(10):
+        await ended.wait()
+    assert received == [b"\0", b"\1", b"\2"]
+    nursery.cancel_scope.cancel()

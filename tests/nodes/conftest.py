@@ -1,10 +1,12 @@
 """Fixtures of tests between nodes: all in memory and in virtual time."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable, Sequence
 
 import pytest
 
-from tests.support.net import Net, World, open_net, open_world
+from autonomy_trio.wire.endpoint import Endpoint
+from autonomy_trio.wire.entries import Entry
+from tests.support.net import Lose, Net, World, open_net, open_world
 
 
 @pytest.fixture
@@ -17,3 +19,19 @@ async def net() -> AsyncGenerator[Net]:
 async def world() -> AsyncGenerator[World]:
     async with open_world() as world:
         yield world
+
+
+@pytest.fixture
+def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
+    """Let entries be lost on the way."""
+    lost: list[Callable[[Entry], bool]] = [lambda _: False]
+    send = Endpoint.send
+
+    def send_some(self: Endpoint, peer: bytes, entries: Sequence[Entry], *given: object) -> None:
+        send(self, peer, [entry for entry in entries if not lost[0](entry)], *given)
+
+    def choose(which: Callable[[Entry], bool]) -> None:
+        lost[0] = which
+
+    monkeypatch.setattr(Endpoint, "send", send_some)
+    return choose

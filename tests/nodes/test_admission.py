@@ -10,7 +10,13 @@ from autonomy_trio import Request, agent, message, on
 from autonomy_trio.errors import CredentialError, DeclarationError, Denied, NotHandled, PolicyError
 from autonomy_trio.fabric.node import check_agents
 from autonomy_trio.messages import Untyped
-from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Secret, Total, World
+from autonomy_trio.trust.anchors import Anchor, to_toml
+from autonomy_trio.trust.authority import open_authority
+from autonomy_trio.trust.credentials import from_text, issue, read_presentation, to_text
+from autonomy_trio.trust.lists import list_to_text, sign_list
+from autonomy_trio.trust.records import parse_identifier
+from autonomy_trio.trust.vault import Vault
+from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Secret, Total, World, virtual_now
 
 
 async def test_a_denied_message_runs_no_handler_takes_no_slot_and_is_not_decoded(
@@ -128,6 +134,89 @@ async def test_a_home_brings_its_anchors_and_credentials(net: Net, tmp_path: Pat
         assert await alice.ref(office.address("counter"), Counter).ask(Add(1)) == Total(1)
     kept = next((tmp_path / "alice" / "credentials").iterdir())
     assert kept.stat().st_mode & 0o077 == 0
+
+
+async def test_what_a_home_has_revoked_does_not_count_at_its_node(net: Net, tmp_path: Path) -> None:
+    home = tmp_path / "server"
+    async with net.node() as alice:
+        async with net.node([Counter], home=home) as server:
+            alice.add_credential(server.issue(alice.identifier, team="payments"))
+            assert await alice.ref(server.address("counter"), Counter).ask(Add(1)) == Total(1)
+            with Vault.open_beside(home) as vault, open_authority(vault, home) as authority:
+                authority.revoke(authority.ledger.issued, now=virtual_now())
+        async with net.node([Counter], home=home) as server:
+            with pytest.raises(Denied):
+                await alice.ref(server.address("counter"), Counter).ask(Add(1))
+
+
+async def test_a_subject_with_credentials_is_remembered_for_good_and_a_stranger_is_not(
+    world: World, autojump_clock: object
+) -> None:
+    counter = world.alice.ref(world.address, Counter)
+    await counter.ask(Add(1))
+    with pytest.raises(Denied):
+        await world.bob.ref(world.address, Counter).ask(Add(1))
+    admission = world.server._admission
+    watcher = admission.remember.__self__
+    assert (watcher.statistics().kept, watcher.statistics().passing) == (1, 2), "alice; bob and the relay"
+
+
+async def test_a_list_that_somebody_shows_counts_for_the_live_sessions_of_others(
+    net: Net, tmp_path: Path, autojump_clock: object
+) -> None:
+    async with net.node() as office, net.node() as alice, net.node() as bob:
+        anchors = tmp_path / "anchors.toml"
+        anchors.write_text(f'[[anchor]]\nidentifier = "{office.identifier}"\nattributes = {{ team = "string" }}\n')
+        async with net.node([Counter], anchors=anchors) as server:
+            alices = office.issue(alice.identifier, team="payments")
+            alice.add_credential(alices)
+            counter = alice.ref(server.address("counter"), Counter)
+            assert await counter.ask(Add(1)) == Total(1)
+            taken_back = read_presentation(from_text(alices)).credential.id
+            signed = sign_list(office._vault, seq=1, credentials=[taken_back], least={}, now=virtual_now())
+            bobs = issue(
+                office._vault,
+                subject=parse_identifier(bob.identifier),
+                attributes={"team": "payments"},
+                now=virtual_now(),
+                revocations=signed,
+            )
+            bob.add_credential(to_text(bobs))
+            assert await bob.ref(server.address("counter"), Counter).ask(Add(1)) == Total(2)
+            with pytest.raises(Denied):
+                await counter.ask(Add(1))
+
+
+async def test_a_list_in_the_home_is_obeyed_and_a_wrong_one_only_logged(net: Net, tmp_path: Path) -> None:
+    office, home = Vault.in_memory(), tmp_path / "server"
+    later = int(virtual_now()) + 3600
+    Vault.open(home).close()
+    (home / "anchors.toml").write_text(to_toml(Anchor(office.identifier, {"team": "string"})))
+    (home / "lists").mkdir()
+    async with net.node() as alice, net.node() as bob:
+        shown = {
+            each: issue(
+                office,
+                subject=parse_identifier(each.identifier),
+                attributes={"team": "payments"},
+                now=virtual_now(),
+                random=lambda count, name=name: name * count,
+            )
+            for each, name in ((alice, b"a"), (bob, b"b"))
+        }
+        for each, encoded in shown.items():
+            each.add_credential(to_text(encoded))
+        for seq, now, name in ((1, virtual_now(), b"a"), (2, later, b"b")):
+            signed = sign_list(office, seq=seq, credentials=[name * 16], least={}, now=now)
+            (home / "lists" / "office").write_text(list_to_text(signed, office.history.changes))
+            async with net.node([Counter], home=home) as server:
+                for each in (alice, bob):
+                    counter = each.ref(server.address("counter"), Counter)
+                    if (seq, each) == (1, alice):
+                        with pytest.raises(Denied):
+                            await counter.ask(Add(1))
+                    else:
+                        await counter.ask(Add(1))
 
 
 async def test_a_credential_that_could_not_count_is_refused_where_it_is_added(

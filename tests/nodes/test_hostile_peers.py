@@ -24,12 +24,14 @@ from autonomy_trio.errors import (
     PolicyError,
 )
 from autonomy_trio.fabric import node as node_module
-from autonomy_trio.fabric.peers import MOST_SERVED, MOST_UNSENT
+from autonomy_trio.fabric.outcomes import Expected
+from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.entries import Ask, Cancel, Close, Entry, Presentations
+from autonomy_trio.wire.entries import Ask, Cancel, Close, Entry, Presentations, Tell
 from autonomy_trio.wire.frames import Nack, Send, encode_frame, join_frames
-from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, virtual_now
+from autonomy_trio.wire.introductions import Speaker
+from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, open_net, virtual_now
 
 
 def say(node: Node, to: Node, entries: Sequence[Entry]) -> None:
@@ -39,7 +41,7 @@ def say(node: Node, to: Node, entries: Sequence[Entry]) -> None:
 
 
 def hold(number: int, seconds: float) -> Ask:
-    return Ask(number, "counter", "Hold", encode_payload(Hold(seconds)), None)
+    return Ask(number, "counter", "Hold", encode_payload(Hold(seconds)), None, 0)
 
 
 async def test_a_name_without_bytes_or_too_long_is_refused_and_costs_no_session(
@@ -171,7 +173,7 @@ async def test_a_reply_that_its_class_cannot_take_ends_no_node(
     counter = world.alice.ref(world.address, Counter)
     assert await counter.ask(Add(1)) == Total(1)
     with monkeypatch.context() as patched:
-        patched.setattr("autonomy_trio.fabric.peers.decode_payload", decode)
+        patched.setattr("autonomy_trio.fabric.outcomes.decode_payload", decode)
         with pytest.raises(MessageError, match="cannot be read: RuntimeError"):
             await counter.ask(Add(1))
     assert await counter.ask(Add(1)) == Total(3)
@@ -200,7 +202,7 @@ def same_each_time() -> Callable[[int], bytes]:
 
 
 async def make_reborn(net: Net, server: Node, monkeypatch: pytest.MonkeyPatch) -> Reborn:
-    async def open_vault(home: Path | None) -> Vault:
+    async def open_vault(home: Path | None, *_: object) -> Vault:
         assert home is None
         await trio.lowlevel.checkpoint()
         return Vault.in_memory(random=same_each_time())
@@ -279,13 +281,30 @@ async def test_a_peer_that_was_restarted_is_left_in_peace(
 async def test_a_request_number_used_again_does_not_mix_two_asks_up(world: World, autojump_clock: object) -> None:
     await world.alice.ref(world.address, Counter).ask(Add(1))
     world.server.spawn(Shielded)
-    ask = Ask(77, "shielded", "Stubborn", encode_payload(Stubborn(5)), None)
+    ask = Ask(77, "shielded", "Stubborn", encode_payload(Stubborn(5)), None, 0)
     say(world.alice, world.server, [ask])
     await trio.sleep(0.1)
     say(world.alice, world.server, [Cancel(77), hold(77, 100)])
     await trio.sleep(10)
     (peer,) = world.server._peers._peers.values()
     assert list(peer.served) == [77], "the first one's end was taken for the second's"
+
+
+async def test_what_an_agent_of_a_node_says_for_itself_has_none_of_the_nodes_rights(
+    world: World, autojump_clock: object
+) -> None:
+    counter = world.alice.ref(world.address, Counter)
+    assert await counter.ask(Add(1)) == Total(1)
+    vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
+    agent = Speaker(vault.introduce("agent", virtual_now()))
+    add = encode_payload(Add(1))
+    introduced = Ask(77, "counter", "Add", add, None, 0)
+    peers.endpoint.send(to, [introduced], virtual_now(), trio.current_time(), {0: agent})
+    say(world.alice, world.server, [Tell("counter", "Add", add, 9)])
+    expected = Expected("Add", None, "counter")
+    with pytest.raises(Denied):
+        await peers.ask(to, lambda number: Ask(number, "counter", "Add", add, None, 9), expected)
+    assert await counter.ask(Add(1)) == Total(2), "an agent spoke with its node's rights"
 
 
 async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock: object) -> None:
@@ -308,6 +327,7 @@ async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: W
         for _ in range(10):
             say(world.bob, world.server, [Presentations((bytes([number]),)) for number in range(250)])
         await trio.sleep(1)
+    structlog.reset_defaults()
     assert len(lines) < 20
     assert world.server._admission.unproven <= 65
 
@@ -323,7 +343,7 @@ async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: Wor
     state.current = None
     (peer,) = server._peers._peers.values()
     for first in range(0, 256 * 100, 256):
-        say(bob, server, [Ask(first + number, "", "", b"", None) for number in range(256)])
+        say(bob, server, [Ask(first + number, "", "", b"", None, 0) for number in range(256)])
         await trio.sleep(0.02)
     assert len(peer.waiting) <= MOST_UNSENT + MOST_SERVED
     assert server.statistics().lost > 256 * 50
@@ -335,7 +355,7 @@ async def test_credentials_renewed_for_long_are_still_shown(net: Net, autojump_c
             alice.add_credential(server.issue(alice.identifier, validity=60, team="payments"))
             await trio.sleep(50)
         assert await alice.ref(server.address("counter"), Counter).ask(Add(1)) == Total(1)
-        assert len(alice._wallet._expires) <= 2, "expired ones pile up"
+        assert len(alice._wallet._held) <= 2, "expired ones pile up"
 
 
 async def test_strange_things_among_the_credentials_do_not_keep_a_node_from_starting(net: Net, tmp_path: Path) -> None:
@@ -403,10 +423,7 @@ async def test_a_pin_is_not_passed_over_where_the_relay_is_known_without_one(net
 
 
 async def test_the_word_of_a_relay_that_does_not_carry_an_ask_does_not_end_it(autojump_clock: object) -> None:
-    async with trio.open_nursery() as nursery:
-        one, two = Net(nursery, url="ws://one:1"), Net(nursery, url="ws://two:1")
-        one.start_relay()
-        two.start_relay()
+    async with open_net("ws://one:1") as one, open_net("ws://two:1") as two:
 
         async def connect(url: str, inner: trio.Nursery) -> object:
             return await (one if url == one.url else two).connect(url, inner)
@@ -425,4 +442,3 @@ async def test_the_word_of_a_relay_that_does_not_carry_an_ask_does_not_end_it(au
             assert one.relay is not None
             nack = Nack("unknown", server._vault.identifier)
             one.relay._members[alice._vault.identifier].outbox.put(join_frames([encode_frame(nack)]))
-        nursery.cancel_scope.cancel()

@@ -10,6 +10,7 @@ from autonomy_trio import Request, agent, current_node, on, open_node
 from autonomy_trio.errors import (
     AddressError,
     ConfigurationError,
+    GaveUp,
     MailboxFull,
     NameTaken,
     NotDelivered,
@@ -18,7 +19,7 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric.attachments import MOST_RELAYS
-from autonomy_trio.fabric.node import GaveUp, check_agents
+from autonomy_trio.fabric.node import check_agents
 from autonomy_trio.fabric.outcomes import from_code, to_code
 from tests.support.net import Add, Counter, Fail, Hold, Net, Note, Notes, Secret, Total, World
 
@@ -189,9 +190,11 @@ async def test_agents_may_speak_to_other_nodes_while_their_node_drains(net: Net,
 async def test_check_agents_says_what_can_be_reached(autojump_clock: object) -> None:
     specs, policies = check_agents([Counter, lambda: Local()], None)  # noqa: PLW0108 - a callable that is no class
     assert list(specs) == ["counter", "local"]
-    reachable = {action for _, action, _ in policies.reachable()}
+    reachable = {each.action for each in policies.reachable()}
     assert reachable >= {"Add", "Fail", "Hold", "Note", "Notes"}
     assert "Secret" not in reachable
+    with pytest.raises(NameTaken, match="the app lists two agents called 'local'"):
+        check_agents([Local, lambda: Local()], None)  # noqa: PLW0108
 
 
 async def test_a_reply_that_cannot_be_encoded_is_the_handlers_failure(net: Net, autojump_clock: object) -> None:

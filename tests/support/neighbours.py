@@ -17,8 +17,11 @@ from autonomy_trio.wire.frames import (
     decode_frame,
     encode_frame,
     join_frames,
-    make_register,
     split_frames,
+)
+from autonomy_trio.wire.mailbox import Connection, make_ack, make_fetch
+from autonomy_trio.wire.registration import (
+    make_register,
     verify_hello,
     verify_welcome,
 )
@@ -41,6 +44,8 @@ class Neighbour:
     link: Link
     vault: Vault
     _heard: deque[Frame] = attrs.field(factory=deque)
+    connection: Connection | None = None
+    _sequence: int = -1
 
     @property
     def id(self) -> bytes:
@@ -48,7 +53,8 @@ class Neighbour:
 
     async def register(self) -> None:
         hello = (await self.link.receive())[4:]
-        _, relay = verify_hello(hello, NOW)
+        greeting, relay = verify_hello(hello, NOW)
+        self.connection = Connection(greeting.nonce, NONCE)
         register = make_register(self.vault, hello, (), NONCE, NOW)
         await self.link.send(join_frames([register]))
         verify_welcome((await self.link.receive())[4:], hello, register, relay)
@@ -58,6 +64,17 @@ class Neighbour:
 
     async def send(self, destination: bytes, *packets: bytes) -> None:
         await self.say(*(Send(destination, 0, 30, packet) for packet in packets))
+
+    async def fetch(self, unacknowledged: int = 256) -> None:
+        await self.link.send(join_frames([make_fetch(self.vault, *self._next(), unacknowledged)]))
+
+    async def acknowledge(self, *ids: bytes) -> None:
+        await self.link.send(join_frames([make_ack(self.vault, *self._next(), ids)]))
+
+    def _next(self) -> tuple[Connection, int]:
+        assert self.connection is not None
+        self._sequence += 1
+        return self.connection, self._sequence
 
     async def hear(self) -> Frame:
         while not self._heard:

@@ -9,25 +9,22 @@ import trio
 from attrs import field, frozen
 
 from autonomy_trio import Context, Mailbox, Node, Request, agent, on, open_node
-from autonomy_trio.errors import RelayUnreachable
 from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.memory import MemoryLink, open_memory_links
 from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.trust.vault import Vault
+from autonomy_trio.testing import TestFabric, open_test_fabric
+from autonomy_trio.testing.node import virtual_now
+from autonomy_trio.wire.entries import Entry
 from autonomy_trio.wire.frames import Deliver, Send, decode_frame, join_frames, split_frames
 
-EPOCH = 1_750_000_000.0
-
-
-def virtual_now() -> float:
-    return EPOCH + trio.current_time()
+Lose = Callable[[Callable[[Entry], bool]], None]
+"""Chooses which entries are lost on the way."""
 
 
 @attrs.define(eq=False)
 class TappedLink:
     """A node's end of a link, which keeps what it receives and can be made to lose or delay what it sends."""
 
-    link: MemoryLink
+    link: Link
     net: "Net"
     remote: str = "memory"
 
@@ -48,44 +45,27 @@ class TappedLink:
 
 @attrs.define(eq=False)
 class Net:
-    """One relay in memory, which can be killed and started again."""
+    """A test fabric, and everything that travels in it."""
 
-    nursery: trio.Nursery
-    relay: Relay | None = None
-    killed: trio.Event = attrs.field(factory=trio.Event)
+    fabric: TestFabric
+    url: str = "ws://memory:1"
+    """What this net's relay is called; any other name leads to it too."""
     sent: list[bytes] = attrs.field(factory=list[bytes])
     received: list[bytes] = attrs.field(factory=list[bytes])
     loses: Callable[[Any], bool] = lambda _: False
-    url: str = "ws://memory:1"
+
+    @property
+    def relay(self) -> Relay | None:
+        return self.fabric._relay
 
     def start_relay(self) -> None:
-        self.relay = Relay(Vault.in_memory(), now=virtual_now)
-        self.killed = trio.Event()
+        self.fabric.start_relay()
 
     def kill_relay(self) -> None:
-        self.relay = None
-        self.killed.set()
+        self.fabric.stop_relay()
 
     async def connect(self, url: str, nursery: trio.Nursery) -> Link:
-        await trio.lowlevel.checkpoint()
-        if self.relay is None:
-            raise RelayUnreachable(f"{url} cannot be reached")
-        near, far = open_memory_links()
-        self.nursery.start_soon(self._serve, self.relay, far)
-        return TappedLink(near, self)
-
-    async def _serve(self, relay: Relay, link: MemoryLink) -> None:
-        killed = self.killed
-        async with trio.open_nursery() as nursery:
-
-            async def kill() -> None:
-                await killed.wait()
-                nursery.cancel_scope.cancel()
-
-            nursery.start_soon(kill)
-            await relay.serve_link(link)
-            nursery.cancel_scope.cancel()
-        await link.aclose()
+        return TappedLink(await self.fabric.connect(self.fabric.url, nursery), self)
 
     @asynccontextmanager
     async def node(self, agents: Iterable[Callable[[], object]] = (), **given: object) -> AsyncGenerator[Node]:
@@ -105,12 +85,9 @@ class Net:
 
 
 @asynccontextmanager
-async def open_net() -> AsyncGenerator[Net]:
-    async with trio.open_nursery() as nursery:
-        net = Net(nursery)
-        net.start_relay()
-        yield net
-        nursery.cancel_scope.cancel()
+async def open_net(url: str = "ws://memory:1") -> AsyncGenerator[Net]:
+    async with open_test_fabric() as fabric:
+        yield Net(fabric, url)
 
 
 @frozen

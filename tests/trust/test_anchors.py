@@ -107,6 +107,8 @@ def test_what_is_not_a_time_is_refused_with_the_place(load: Load, key: str, valu
         (HEAD + "attributes = { team = 1 }", "anchor 1, attributes.team: 1 is not a type"),
         (HEAD + "attributes = { team = [] }", r"anchor 1, attributes.team: \[\] is not a type"),
         (HEAD + "[anchor.attributes]\n" + "".join(f'a{n} = "long"\n' for n in range(65)), "at most 64 attributes"),
+        (SOUND * 65, "has more than 64 anchors"),
+        (b"#" * (1024 * 1024 + 1), "has more than 1048576 bytes: shorten it"),
         (SOUND + "longest = 1", "anchor 1: there is no `longest`: an anchor has attributes, identifier, longest_v"),
         (SOUND + SOUND, f"anchor 2: I{ONE.hex()} is there twice"),
         (
@@ -183,6 +185,21 @@ def test_a_third_credential_does_not_bring_a_dropped_name_back() -> None:
     for third in ("a", "b"):
         merged, dropped = proven_attributes([credential(team=team) for team in ("a", "b", third)])
         assert (merged, dropped) == ({}, {"team"})
+
+
+def test_an_agent_speaks_with_its_nodes_attributes_and_its_own() -> None:
+    merged, dropped = proven_attributes([credential(role="clerk")], [credential(team="a"), credential(OTHER, level=1)])
+    assert merged == {"role": "clerk", "team": "a", "level": 1}
+    assert dropped == frozenset()
+
+
+def test_a_name_on_which_an_agent_and_its_node_differ_is_dropped_and_named() -> None:
+    merged, dropped = proven_attributes([credential(team="b", level=1)], [credential(team="a", level=1)])
+    assert (merged, dropped) == ({"level": 1}, {"team"})
+
+
+def test_an_agent_that_inherits_nothing_speaks_with_its_own_attributes_alone() -> None:
+    assert proven_attributes([credential(team="b")]) == ({"team": "b"}, frozenset())
 
 
 def test_true_and_one_are_not_the_same() -> None:

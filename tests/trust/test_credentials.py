@@ -12,10 +12,12 @@ from autonomy_trio.trust.credentials import (
     from_text,
     issue,
     read_presentation,
+    renew_at,
     to_text,
-    verify_presentation,
+    verify_presentations,
 )
 from autonomy_trio.trust.identity import History, derive_seed, make_history
+from autonomy_trio.trust.lists import Revocations
 from autonomy_trio.trust.records import SignatureContext, SigningKey, sign
 from autonomy_trio.trust.vault import Vault
 
@@ -33,9 +35,11 @@ def make(vault: Vault = AUTHORITY, **changed: object) -> bytes:
 
 
 def judge(encoded: bytes, **changed: object) -> Credential:
-    return verify_presentation(
-        encoded, **{"subject": ALICE, "subject_seq": 0, "anchors": ANCHORS, "now": NOW} | changed
-    )
+    fields = {"subject": ALICE, "subject_seq": 0, "anchors": ANCHORS, "revocations": Revocations(), "now": NOW}
+    accepted, refused = verify_presentations([encoded], **fields | changed)
+    for error in refused:
+        raise error
+    return accepted[0]
 
 
 def listing(**attributes: AttributeType) -> Anchors:
@@ -83,8 +87,8 @@ def test_a_credential_says_what_was_issued() -> None:
 
 
 def test_two_credentials_have_two_ids() -> None:
-    assert read_presentation(make()).id != read_presentation(make()).id
-    assert read_presentation(make(random=lambda count: b"r" * count)).id == b"r" * 16
+    assert read_presentation(make()).credential.id != read_presentation(make()).credential.id
+    assert read_presentation(make(random=lambda count: b"r" * count)).credential.id == b"r" * 16
 
 
 def test_a_presentation_is_the_credential_the_issuers_history_and_a_place_for_its_list() -> None:
@@ -220,9 +224,18 @@ def test_a_credential_that_ends_before_it_begins_is_neither_issued_nor_read() ->
 
 def test_a_subject_past_the_sequence_that_its_credential_names_is_refused() -> None:
     judge(make(subject_seq=2), subject_seq=2)
-    judge(make(subject_seq=2), subject_seq=1)
     with pytest.raises(CredentialError, match=r"was issued to sequence 2 of .*, which is at 3 now"):
         judge(make(subject_seq=2), subject_seq=3)
+
+
+def test_a_thief_of_a_subjects_older_key_cannot_use_what_was_issued_to_the_newer_one() -> None:
+    with pytest.raises(CredentialError, match=r"was issued to sequence 2 of .*, which shows the older 1"):
+        judge(make(subject_seq=2), subject_seq=1)
+
+
+def test_a_credential_is_to_be_renewed_at_two_thirds_of_its_life() -> None:
+    assert renew_at(read_presentation(make(validity=3600)).credential) == NOW + 2400
+    assert renew_at(read_presentation(make(validity=1)).credential) == pytest.approx(NOW + 2 / 3)
 
 
 # Records that are signed and wrong
@@ -274,13 +287,28 @@ def test_a_credential_past_its_size_is_refused() -> None:
     big = [[f"a{number}", "x" * 500] for number in range(9)]
     with pytest.raises(CredentialError, match="a credential may have 4096 bytes"):
         read_presentation(signed_by_hand(attributes=big))
-    with pytest.raises(CredentialError, match="may have 16384 bytes"):
+    with pytest.raises(CredentialError, match="may have 23552 bytes"):
         read_presentation(bytes(PRESENTATION_BYTES_LIMIT + 1))
 
 
-def test_a_full_credential_with_the_longest_history_fits() -> None:
-    encoded = signed_by_hand(seq=63, attributes=[[f"a{number}", "x" * 480] for number in range(8)])
-    assert judge(encoded, anchors=OWN).issuer_seq == 63
+def test_a_full_credential_with_the_longest_history_and_a_full_list_fits() -> None:
+    body = msgspec.msgpack.encode(
+        [
+            1,
+            make_history(RECOVERY).identifier,
+            63,
+            2**63 - 1,
+            NOW,
+            NOW + 60,
+            [bytes([number, *range(15)]) for number in range(256)],
+            [[bytes([number, *range(31)]), 63] for number in range(64)],
+        ]
+    )
+    revocations = [body, sign(derive_seed(RECOVERY, 63), "list", body)]
+    full = [[f"a{number}", "x" * 480] for number in range(8)]
+    encoded = signed_by_hand(seq=63, attributes=full, revocations=revocations)
+    assert judge(encoded, anchors=OWN, subject_seq=0, now=NOW).issuer_seq == 63
+    assert len(encoded) > 21_000
 
 
 @given(st.binary(max_size=600))

@@ -129,7 +129,12 @@ def test_clauses_read_as_they_were_written() -> None:
         "!(principal.level > 3)",
     ]
     slices, _ = compile_grants([add(" && ".join(texts))], None)
-    clauses = slices["Counter", "Add"].clauses
+    clauses = slices["Counter", "Add"].permits[0].clauses
     assert [clause.text for clause in clauses] == [*texts[:3], "!(principal.level > 3)"]
     assert [clause.reads_message for clause in clauses] == [False, True, False, False]
-    assert [sorted(clause.attributes) for clause in clauses] == [["team"], [], ["roles"], ["level"]]
+    assert [sorted(clause.proven) for clause in clauses] == [
+        ["principal.team"],
+        [],
+        ["principal.roles"],
+        ["principal.level"],
+    ]

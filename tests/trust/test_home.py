@@ -220,7 +220,7 @@ def test_a_file_past_its_limit_is_refused(home: Home) -> None:
     home.write("file", bytes(FILE_BYTES_LIMIT))
     assert home.read("file") == bytes(FILE_BYTES_LIMIT)
     home.write("file", bytes(FILE_BYTES_LIMIT + 1))
-    with pytest.raises(VaultError, match="more than 65536 bytes"):
+    with pytest.raises(VaultError, match="more than 1048576 bytes"):
         home.read("file")
 
 

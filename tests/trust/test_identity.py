@@ -13,6 +13,7 @@ from autonomy_trio.trust.identity import (
     Attestation,
     Change,
     History,
+    Prekey,
     derive_seed,
     encode_bundle,
     make_change,
@@ -239,7 +240,7 @@ def test_an_attestation_may_begin_59_seconds_from_now_and_not_61() -> None:
 
 
 def test_a_bundle_holds_sixteen_prekeys_and_no_more() -> None:
-    keys = tuple(bytes([number]) * 32 for number in range(17))
+    keys = tuple(Prekey(number, bytes([number]) * 32) for number in range(17))
     assert verify_bundle(bundle(prekeys=keys[:16]), NOW).prekeys == keys[:16]
     with pytest.raises(IdentityError, match="not an identity's attestation"):
         verify_bundle(bundle(prekeys=keys), NOW)
@@ -254,7 +255,10 @@ def test_a_bundle_past_8_kib_is_neither_made_nor_read() -> None:
 
 
 def test_a_bundle_of_forty_changes_fits_with_all_its_prekeys() -> None:
-    data = bundle(make_history(RECOVERY, 39), prekeys=tuple(bytes([number]) * 32 for number in range(16)))
+    data = bundle(
+        make_history(RECOVERY, 39),
+        prekeys=tuple(Prekey(2**32 - 1 - number, bytes([number]) * 32) for number in range(16)),
+    )
     assert verify_bundle(data, NOW).seq == 39
 
 

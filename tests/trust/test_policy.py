@@ -9,7 +9,7 @@ from attrs import evolve, frozen
 from autonomy_trio.trust.anchors import Anchor, Anchors
 from autonomy_trio.trust.attributes import AttributeValue
 from autonomy_trio.trust.grants import Grant
-from autonomy_trio.trust.policy import Decision, Policies, PolicyStatistics, Principal
+from autonomy_trio.trust.policy import Decision, Policies, PolicyStatistics, Principal, Reach
 
 SELF = Anchors.of_self(bytes(32))
 TEAM_AND_AMOUNT = 'principal.team == "payments" && context.message.amount <= 100'
@@ -255,6 +255,21 @@ def test_decisions_differ_by_sender_credentials_and_resource() -> None:
     assert policies.statistics().cached == 4
 
 
+def test_a_credential_with_the_number_of_another_gains_nothing_from_what_was_cached() -> None:
+    """An issuer chooses the identifiers of its credentials, and two issuers may choose one."""
+    policies = compiled(get('principal.team == "payments"'))
+    proven = sender(team="payments")
+    for _ in range(2):
+        assert first(policies, proven).allowed
+        assert not first(policies, evolve(proven, attributes={"colour": "red"})).allowed
+
+
+def test_a_number_is_no_truth_in_the_cache() -> None:
+    policies = compiled(get("principal.cleared"))
+    assert first(policies, sender(cleared=True)).allowed
+    assert not first(policies, sender(cleared=1)).allowed
+
+
 def test_the_cache_never_outlives_the_expiry_of_a_credential() -> None:
     policies = compiled(get('principal.team == "payments"'))
     principal = sender(expires=100.0, team="payments")
@@ -315,7 +330,7 @@ def test_reachable_lists_what_others_can_reach() -> None:
     policies = compiled(
         get("true"), add(None), Grant("Agent", "both", ("Get", "Add"), (Get, Add), "principal has team")
     )
-    assert policies.reachable() == [
+    assert [(each.agent, each.action, each.condition) for each in policies.reachable()] == [
         ("Agent", "Add", "principal has team"),
         ("Agent", "Get", "principal has team"),
         ("Counter", "Get", "true"),
@@ -323,7 +338,7 @@ def test_reachable_lists_what_others_can_reach() -> None:
 
 
 def test_a_handler_that_is_there_twice_counts_once() -> None:
-    assert compiled(get("true"), get("true")).reachable() == [("Counter", "Get", "true")]
+    assert compiled(get("true"), get("true")).reachable() == [Reach("Counter", "Get", ("true",), ())]
 
 
 def test_attributes_that_anchors_may_assert_are_known_by_type() -> None:

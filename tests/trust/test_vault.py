@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 from nacl.bindings import crypto_scalarmult, crypto_scalarmult_base
 
 from autonomy_trio.errors import HandshakeFailed, VaultError
-from autonomy_trio.trust import vault as vault_module
+from autonomy_trio.trust import protection
 from autonomy_trio.trust.identity import make_history, verify_bundle
-from autonomy_trio.trust.records import from_block, verify
-from autonomy_trio.trust.vault import RECOVERY_LABEL, Recovery, Vault
+from autonomy_trio.trust.records import verify
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.trust.vault_file import Recovery, decode_recovery, encode_vault
 
 NOW = 1_700_000_000.5
 WEEK = 7 * 24 * 3600
@@ -37,8 +38,7 @@ def home(tmp_path: Path) -> Path:
 
 
 def recovery_in(home: Path) -> Recovery:
-    data = from_block(RECOVERY_LABEL, (home / "recovery").read_text(), 200, VaultError)
-    return msgspec.msgpack.decode(data, type=Recovery)
+    return decode_recovery(home / "recovery", (home / "recovery").read_bytes(), None)
 
 
 # A home
@@ -152,17 +152,13 @@ def test_a_vault_with_any_bit_flipped_or_cut_off_anywhere_is_called_damaged(home
                 Vault.open(home)
 
 
-def test_a_vault_whose_parts_are_of_two_identities_is_called_damaged(
-    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    Vault.open(home).close()
-    content = msgspec.msgpack.decode((home / "vault").read_bytes())
-    secrets = msgspec.msgpack.decode(content[2])
-    monkeypatch.setattr("autonomy_trio.trust.vault._checksum", lambda body: bytes(32))
-    content[3] = bytes(32)
-    for part, other in [(0, [[b"", bytes(64)]]), (1, bytes(32)), (1, bytes(31))]:
-        content[2] = msgspec.msgpack.encode([*secrets[:part], other, *secrets[part + 1 :]])
-        (home / "vault").write_bytes(msgspec.msgpack.encode(content))
+def test_a_vault_whose_parts_are_of_two_identities_is_called_damaged(home: Path, tmp_path: Path) -> None:
+    with Vault.open(home) as vault:
+        secrets = vault._keys.secrets
+    other = Vault.in_memory().history.changes
+    for wrong in ({"changes": other}, {"changes": ()}, {"seed": bytes(32)}, {"later": other[:1] * 2}):
+        content = encode_vault(msgspec.structs.replace(secrets, **wrong), None, os.urandom)
+        (home / "vault").write_bytes(content)
         with pytest.raises(VaultError, match="damaged"):
             Vault.open(home)
 
@@ -323,29 +319,23 @@ def test_a_closed_vault_keeps_what_is_public_and_drops_the_keys(home: Path) -> N
 def test_no_secret_is_in_any_repr_or_error(home: Path) -> None:
     random = Deterministic()
     vault = Vault.open(home, random=random)
+    vault.renew(NOW)
     with pytest.raises(VaultError) as in_use:
         Vault.open(home)
-    shown = [vault, vault._keys, vault._keys.identity, recovery_in(home), vault.history, in_use.value]
+    keys = vault._keys
+    shown = [vault, keys, keys.identity, keys.secrets, keys.secrets.prekeys, recovery_in(home), vault.history]
+    secrets = [*random.made, keys.secrets.seed]
     vault.close()
-    content = msgspec.msgpack.decode((home / "vault").read_bytes())
-    (home / "vault").write_bytes(msgspec.msgpack.encode([*content[:3], bytes(32)]))
+    sound = (home / "vault").read_bytes()
+    (home / "vault").write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     with pytest.raises(VaultError) as damaged:
         Vault.open(home)
-    shown += [damaged.value, damaged.value.__cause__]
+    shown += [protection._FILE.decode(sound), in_use.value, damaged.value, damaged.value.__cause__]
     text = "\n".join(f"{thing!r} {thing}" for thing in shown)
-    secrets = [*random.made, msgspec.msgpack.decode(content[2])[1]]
-    assert len(set(secrets)) == 5
+    assert len(set(secrets)) == 6
     for secret in secrets:
         assert secret.hex() not in text
         assert repr(secret)[2:-1] not in text
-
-
-def test_the_records_of_a_vault_file_show_no_secret(home: Path) -> None:
-    random = Deterministic()
-    Vault.open(home, random=random).close()
-    file = msgspec.msgpack.decode((home / "vault").read_bytes(), type=vault_module._VaultFile)
-    text = repr(file) + repr(msgspec.msgpack.decode(file.body, type=vault_module._Secrets))
-    assert not any(repr(secret)[2:-1] in text for secret in random.made)
 
 
 def test_a_vault_says_whose_it_is_and_where(home: Path) -> None:

@@ -174,7 +174,7 @@ def test_credentials_ride_ahead_until_the_initiator_is_known_to_have_them(world:
     world.tell(bob, alice, b"first")
     established, received = alice.events
     assert established.presentations == (b"credential of bob",)
-    assert received.entries == (Tell("agent", "Message", b"first"),)
+    assert received.entries == (Tell("agent", "Message", b"first", 0),)
     world.tell(alice, bob, b"heard")
     size = len(world.log[-1].data)
     world.tell(bob, alice, b"later")
@@ -772,7 +772,7 @@ def test_the_sending_path_follows_the_highest_authentic_counter_only(world: "Wor
         (transmit,) = [event for event in bob.endpoint.take() if isinstance(event, Transmit)]
         return transmit.path
 
-    bob.endpoint.receive(second[:-1] + b"\x00", "forged", world.now, world.ticks)
+    bob.endpoint.receive(second[:-1] + bytes([second[-1] ^ 1]), "forged", world.now, world.ticks)
     assert path() == ("relay", alice.id)
     bob.endpoint.receive(second, "new relay", world.now, world.ticks)
     assert path() == "new relay"
@@ -803,3 +803,19 @@ def test_after_a_timer_nothing_is_due_in_the_past(world: "World", seed: int) -> 
         assert statistics.peers <= 1
         assert statistics.sessions <= SESSIONS_PER_PEER + 1
         assert statistics.timers < 200
+
+
+def test_peers_that_talk_for_hours_leave_no_timers_behind(world: "World") -> None:
+    alice, bob = world.pair()
+    for _ in range(3 * 120):
+        for node, other in ((alice, bob), (bob, alice)):
+            node.endpoint.expect(other.id, waiting=True, ticks=world.ticks)
+        world.connect(alice, bob)
+        world.tell(alice, bob, b"x")
+        world.advance(1)
+        for node, other in ((alice, bob), (bob, alice)):
+            node.endpoint.expect(other.id, waiting=False, ticks=world.ticks)
+        world.advance(29)
+    assert len(bob.payloads()) == 3 * 120
+    for node in (alice, bob):
+        assert node.endpoint.statistics().timers < 20

@@ -1,3 +1,4 @@
+import math
 from collections import deque
 
 import msgspec
@@ -6,9 +7,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autonomy_trio.errors import MessageError, ProtocolError
+from autonomy_trio.trust.records import Signed
 from autonomy_trio.wire.constants import (
     BATCH_BYTES,
     BATCH_ENTRIES,
+    BODY_ENTRIES,
+    LARGEST_INDEX,
     LARGEST_NUMBER,
     MESSAGE_BYTES,
     PRESENTATIONS,
@@ -18,11 +22,22 @@ from autonomy_trio.wire.entries import (
     Ask,
     Cancel,
     Close,
+    Credit,
+    Down,
     Entry,
     Error,
+    Foreseen,
+    Forgotten,
+    Introduce,
+    Introduced,
+    Item,
+    Open,
     Presentations,
+    Progress,
     Reply,
     Tell,
+    Unwatch,
+    Watch,
     check_size,
     decode_entries,
     encode_entries,
@@ -34,24 +49,49 @@ from autonomy_trio.wire.entries import (
 numbers = st.integers(0, LARGEST_NUMBER)
 names = st.text(max_size=255)
 payloads = st.binary(max_size=500)
+indices = st.integers(0, LARGEST_INDEX)
+some_indices = st.lists(indices, min_size=1, max_size=20).map(tuple)
+signed = st.builds(Signed, st.binary(max_size=200), st.binary(min_size=64, max_size=64))
 entries: st.SearchStrategy[Entry] = st.one_of(
-    st.builds(Tell, names, names, payloads),
-    st.builds(Ask, numbers, names, names, payloads, st.none() | numbers),
+    st.builds(Tell, names, names, payloads, indices),
+    st.builds(Ask, numbers, names, names, payloads, st.none() | numbers, indices),
     st.builds(Reply, numbers, payloads),
     st.builds(Error, numbers, st.text(max_size=64), st.text(max_size=1024)),
     st.builds(Cancel, numbers),
     st.builds(Presentations, st.lists(payloads, max_size=16).map(tuple)),
     st.builds(Close, st.text(max_size=1024)),
+    st.builds(Introduce, indices.filter(bool), signed, signed, st.lists(payloads, max_size=16).map(tuple)),
+    st.builds(Introduced, some_indices),
+    st.builds(Forgotten, some_indices),
+    st.builds(Foreseen, numbers, names, payloads),
+    st.builds(Open, numbers, names, names, payloads, numbers.filter(bool), indices),
+    st.builds(Item, numbers, numbers, payloads),
+    st.builds(Progress, numbers, numbers, st.booleans()),
+    st.builds(Credit, numbers, numbers),
+    st.builds(Watch, numbers, names, indices),
+    st.builds(Down, numbers, st.text(max_size=64)),
+    st.builds(Unwatch, numbers),
 )
 
 ONE_OF_EACH: list[Entry] = [
-    Tell("agent", "Message", b"payload"),
-    Ask(1, "agent", "Message", b"payload", 2000),
+    Tell("agent", "Message", b"payload", 0),
+    Ask(1, "agent", "Message", b"payload", 2000, 7),
     Reply(1, b"payload"),
     Error(1, "denied", "denied"),
     Cancel(1),
     Presentations((b"one", b"two")),
     Close("done"),
+    Introduce(1, Signed(b"change", bytes(64)), Signed(b"delegate", bytes(64)), ()),
+    Introduced((1,)),
+    Forgotten((1, 2)),
+    Foreseen(1, "Short", b"x"),
+    Open(1, "agent", "Message", b"payload", 16, 7),
+    Item(1, 0, b"payload"),
+    Progress(1, 1, is_over=True),
+    Credit(1, 32),
+    Watch(1, "agent", 0),
+    Down(1, "stopped"),
+    Unwatch(1),
 ]
 
 
@@ -67,8 +107,8 @@ def test_size_is_a_bound(entry: Entry) -> None:
 
 def test_kinds_are_integers_first() -> None:
     raw = msgspec.msgpack.decode(encode_entries(ONE_OF_EACH))
-    assert [entry[0] for entry in raw] == [1, 2, 3, 4, 5, 6, 7]
-    assert raw[1] == [2, 1, "agent", "Message", b"payload", 2000]
+    assert [entry[0] for entry in raw] == list(range(1, len(ONE_OF_EACH) + 1))
+    assert raw[1] == [2, 1, "agent", "Message", b"payload", 2000, 7]
 
 
 @pytest.mark.parametrize(
@@ -76,30 +116,48 @@ def test_kinds_are_integers_first() -> None:
     [
         {},
         None,
-        [[8]],
-        [[0, "a", "b", b""]],
-        [["1", "a", "b", b""]],
-        [[True, "a", "b", b""]],
-        [[1, "a", "b"]],
+        [[11]],
+        [[99]],
+        [[12, 1, "a", "b", b"", 0, 0]],
+        [[13, 1, -1, b""]],
+        [[14, 1, 1, 1]],
+        [[15, 1, -1]],
+        [[16, 1, "a" * 256, 0]],
+        [[17, 1, "r" * 65]],
+        [[18, None]],
+        [[0, "a", "b", b"", 0]],
+        [["1", "a", "b", b"", 0]],
+        [[True, "a", "b", b"", 0]],
+        [[1, "a", "b", b""]],
+        [[1, "a", "b", b"", 0, None]],
         [[1, "a", "b", b"", None]],
-        [[1, b"a", "b", b""]],
-        [[1, "a", "b", "text"]],
-        [[1, "a" * 256, "b", b""]],
-        [[1, "a", "b" * 256, b""]],
-        [[1, "a", "b", bytes(MESSAGE_BYTES + 1)]],
-        [[2, -1, "a", "b", b"", None]],
-        [[2, 2**63, "a", "b", b"", None]],
-        [[2, "5", "a", "b", b"", None]],
-        [[2, True, "a", "b", b"", None]],
-        [[2, 5.0, "a", "b", b"", None]],
-        [[2, 5, "a", "b", b"", -1]],
+        [[1, "a", "b", b"", -1]],
+        [[1, "a", "b", b"", 2**32]],
+        [[1, b"a", "b", b"", 0]],
+        [[1, "a", "b", "text", 0]],
+        [[1, "a" * 256, "b", b"", 0]],
+        [[1, "a", "b" * 256, b"", 0]],
+        [[1, "a", "b", bytes(MESSAGE_BYTES + 1), 0]],
+        [[2, -1, "a", "b", b"", None, 0]],
+        [[2, 2**63, "a", "b", b"", None, 0]],
+        [[2, "5", "a", "b", b"", None, 0]],
+        [[2, True, "a", "b", b"", None, 0]],
+        [[2, 5.0, "a", "b", b"", None, 0]],
+        [[2, math.nan, "a", "b", b"", None, 0]],
+        [[2, 5, "a", "b", b"", -1, 0]],
+        [[8, 0, [b"", bytes(64)], [b"", bytes(64)], []]],
+        [[8, 1, [b"", bytes(63)], [b"", bytes(64)], []]],
+        [[8, 1, [b"", bytes(64)], [b"", bytes(64)], [b""] * 17]],
+        [[9, []]],
+        [[9, [1] * (BODY_ENTRIES + 1)]],
+        [[10, [-1]]],
         [[4, 1, "c" * 65, "text"]],
         [[4, 1, "code", "t" * 1025]],
         [[5, None]],
         [[6, [b""] * 17]],
         [[6, [bytes(PRESENTATIONS_BYTES + 1)]]],
         [[7, "r" * 1025]],
-        [[5, 1]] * (BATCH_ENTRIES + 2),
+        [[5, 1]] * (BODY_ENTRIES + 1),
     ],
 )
 def test_what_the_types_do_not_say_is_refused(raw: object) -> None:
@@ -142,7 +200,7 @@ def test_a_batch_has_at_most_256_entries() -> None:
 
 
 def test_a_batch_has_at_most_64_kib_and_a_large_message_travels_alone() -> None:
-    small, large = Tell("a", "M", bytes(20_000)), Tell("a", "M", bytes(120_000))
+    small, large = Tell("a", "M", bytes(20_000), 0), Tell("a", "M", bytes(120_000), 0)
     waiting: deque[Entry] = deque([small, small, small, small, large, small])
     assert next_batch(waiting) == [small, small, small]
     assert next_batch(waiting) == [small]
@@ -163,11 +221,11 @@ def test_batches_keep_order_and_bounds(sizes: list[int]) -> None:
 
 
 def test_an_entry_that_no_envelope_can_carry_is_refused_and_stays() -> None:
-    waiting: deque[Entry] = deque([Tell("a", "M", bytes(MESSAGE_BYTES))])
+    waiting: deque[Entry] = deque([Tell("a", "M", bytes(MESSAGE_BYTES), 0)])
     with pytest.raises(MessageError, match="a tell of 131"):
         next_batch(waiting)
     assert len(waiting) == 1
-    check_size(Tell("a", "M", bytes(MESSAGE_BYTES - 100)))
+    check_size(Tell("a", "M", bytes(MESSAGE_BYTES - 100), 0))
 
 
 def test_credentials_that_fit_are_shown_in_their_order() -> None:

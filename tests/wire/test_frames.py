@@ -6,38 +6,51 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autonomy_trio.errors import ProtocolError
-from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.constants import PACKET_BYTES, RELAY_MESSAGE_BYTES
+from autonomy_trio.trust.records import Signed
+from autonomy_trio.wire.constants import (
+    LARGEST_NUMBER,
+    PACKET_BYTES,
+    RECORDS,
+    RELAY_MESSAGE_BYTES,
+    SEALED_LIFE,
+    UNACKNOWLEDGED,
+)
 from autonomy_trio.wire.frames import (
+    Ack,
     Deliver,
+    Fetch,
     Frame,
     Hello,
+    Listing,
+    Lookup,
     Nack,
     Parameters,
     Ping,
     Pong,
+    Publish,
+    Records,
     Register,
     RelayLimits,
     Send,
+    Store,
+    Stored,
     Welcome,
     decode_frame,
     encode_frame,
     frame_size,
     join_frames,
-    make_hello,
-    make_register,
-    make_welcome,
     split_frames,
-    verify_hello,
-    verify_register,
-    verify_welcome,
 )
-
-NOW = 1_800_000_000.0
-DAY = 86_400
 
 keys = st.binary(min_size=32, max_size=32)
 signatures = st.binary(min_size=64, max_size=64)
+numbers = st.integers(0, LARGEST_NUMBER)
+listings = st.builds(
+    Listing,
+    st.binary(max_size=100),
+    st.builds(Signed, st.binary(max_size=100), signatures),
+    st.lists(st.binary(max_size=9), max_size=16).map(tuple),
+)
 frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(
         Hello,
@@ -54,6 +67,13 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Nack, st.text(max_size=64), keys),
     st.just(Ping()),
     st.just(Pong()),
+    st.builds(Store, keys, st.integers(1, SEALED_LIFE), st.binary(max_size=500)),
+    st.builds(Stored, keys, st.none() | st.text(max_size=64)),
+    st.builds(Fetch, numbers, st.integers(1, UNACKNOWLEDGED), signatures),
+    st.builds(Ack, numbers, st.lists(keys, min_size=1, max_size=5).map(tuple), signatures),
+    st.builds(Publish, listings),
+    st.builds(Lookup, numbers, st.none() | keys, st.none() | st.text(max_size=255), st.none() | st.text(max_size=255)),
+    st.builds(Records, numbers, st.lists(listings, max_size=3).map(tuple), st.booleans()),
 )
 
 
@@ -109,7 +129,7 @@ def test_the_largest_message_is_taken_whole() -> None:
     "raw",
     [
         [0],
-        [9],
+        [16],
         [7, 1],
         [4, bytes(31), 0, 5, b""],
         [4, bytes(32), 1, 5, b""],
@@ -123,99 +143,24 @@ def test_the_largest_message_is_taken_whole() -> None:
         [1, 1, bytes(8193), bytes(32), [1, 1, 1], []],
         [2, b"", [], bytes(32), bytes(63)],
         [3, [1, 2, 3], bytes(64)],
+        [9, bytes(32), 0, b""],
+        [9, bytes(32), SEALED_LIFE + 1, b""],
+        [9, bytes(32), 5, bytes(PACKET_BYTES + 1)],
+        [10, bytes(31), None],
+        [10, bytes(32), "r" * 65],
+        [11, 1, 0, bytes(64)],
+        [11, 1, UNACKNOWLEDGED + 1, bytes(64)],
+        [12, 1, [], bytes(64)],
+        [12, 1, [bytes(32)] * (UNACKNOWLEDGED + 1), bytes(64)],
+        [13, [b"", [b"", bytes(63)], []]],
+        [13, [b"", [b"", bytes(64)], [b""] * 17]],
+        [14, -1, None, None, None],
+        [14, 1, bytes(31), None, None],
+        [14, 1, None, "n" * 256, None],
+        [15, 1, [[b"", [b"", bytes(64)], []]] * (RECORDS + 1), False],
+        [15, 1, [], 0],
     ],
 )
 def test_what_the_types_do_not_say_is_refused(raw: object) -> None:
     with pytest.raises(ProtocolError):
         decode_frame(msgspec.msgpack.encode(raw))
-
-
-class Registration:
-    """A registration of a node at a relay, step by step."""
-
-    def __init__(self) -> None:
-        self.relay, self.node = Vault.in_memory(), Vault.in_memory()
-        self.hello = make_hello(self.relay, b"r" * 32, [b"i" * 32], NOW)
-        self.register = make_register(self.node, self.hello, [b"credential"], b"n" * 32, NOW)
-        self.welcome = make_welcome(self.relay, self.hello, self.register, Parameters())
-
-
-@pytest.fixture
-def registration() -> Registration:
-    return Registration()
-
-
-def test_registration_proves_each_side_to_the_other(registration: Registration) -> None:
-    hello, relay = verify_hello(registration.hello, NOW)
-    assert relay.identifier == registration.relay.identifier
-    assert hello.issuers == (b"i" * 32,)
-    assert hello.limits == RelayLimits()
-    register, node = verify_register(registration.register, registration.hello, NOW)
-    assert node.identifier == registration.node.identifier
-    assert register.presentations == (b"credential",)
-    welcome = verify_welcome(registration.welcome, registration.hello, registration.register, relay)
-    assert welcome.parameters == Parameters()
-
-
-def test_every_changed_bit_of_a_registration_is_refused(registration: Registration) -> None:
-    for position in range(0, len(registration.register) * 8, 5):
-        changed = bytearray(registration.register)
-        changed[position // 8] ^= 1 << position % 8
-        with pytest.raises(ProtocolError):
-            verify_register(bytes(changed), registration.hello, NOW)
-
-
-def test_every_changed_bit_of_a_welcome_is_refused(registration: Registration) -> None:
-    _, relay = verify_hello(registration.hello, NOW)
-    for position in range(len(registration.welcome) * 8):
-        changed = bytearray(registration.welcome)
-        changed[position // 8] ^= 1 << position % 8
-        with pytest.raises(ProtocolError):
-            verify_welcome(bytes(changed), registration.hello, registration.register, relay)
-
-
-def test_a_registration_counts_for_one_connection(registration: Registration) -> None:
-    other_hello = make_hello(registration.relay, b"R" * 32, [b"i" * 32], NOW)
-    with pytest.raises(ProtocolError, match="not for this connection"):
-        verify_register(registration.register, other_hello, NOW)
-    _, relay = verify_hello(registration.hello, NOW)
-    other_register = make_register(registration.node, registration.hello, [], b"N" * 32, NOW)
-    with pytest.raises(ProtocolError, match="not for this connection"):
-        verify_welcome(registration.welcome, registration.hello, other_register, relay)
-    with pytest.raises(ProtocolError, match="not for this connection"):
-        verify_welcome(registration.welcome, other_hello, registration.register, relay)
-
-
-def test_a_welcome_of_another_relay_is_refused(registration: Registration) -> None:
-    _, relay = verify_hello(registration.hello, NOW)
-    welcome = make_welcome(Vault.in_memory(), registration.hello, registration.register, Parameters())
-    with pytest.raises(ProtocolError, match="signed by the relay"):
-        verify_welcome(welcome, registration.hello, registration.register, relay)
-
-
-def test_a_registration_signed_by_another_node_is_refused(registration: Registration) -> None:
-    _, bundle = verify_register(registration.register, registration.hello, NOW)
-    thief = Vault.in_memory()
-    register = Register(bundle.encoded, (), b"n" * 32, bytes(64))
-    before = encode_frame(register)[:-64]
-    forged = before + thief.sign("relay-reg", before)
-    with pytest.raises(ProtocolError, match="not signed by the node"):
-        verify_register(forged, registration.hello, NOW)
-
-
-def test_expired_identities_are_refused(registration: Registration) -> None:
-    with pytest.raises(ProtocolError, match="expired"):
-        verify_hello(registration.hello, NOW + 8 * DAY)
-    with pytest.raises(ProtocolError, match="expired"):
-        verify_register(registration.register, registration.hello, NOW + 8 * DAY)
-
-
-def test_frames_out_of_turn_are_refused(registration: Registration) -> None:
-    ping = encode_frame(Ping())
-    _, relay = verify_hello(registration.hello, NOW)
-    with pytest.raises(ProtocolError, match="begins with HELLO"):
-        verify_hello(ping, NOW)
-    with pytest.raises(ProtocolError, match="answers HELLO"):
-        verify_register(registration.welcome, registration.hello, NOW)
-    with pytest.raises(ProtocolError, match="answers REGISTER"):
-        verify_welcome(registration.hello, registration.hello, registration.register, relay)

@@ -7,8 +7,9 @@ import nacl.utils
 import pytest
 from attrs import define, evolve, field
 
-from autonomy_trio.errors import HandshakeFailed
-from autonomy_trio.trust.records import digest
+from autonomy_trio.errors import HandshakeFailed, IdentityError
+from autonomy_trio.trust.identity import Attestation, History, encode_bundle
+from autonomy_trio.trust.records import SignatureContext, Signed, digest
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import INITIATOR, PROLOGUE, RESPONDER, XX1, XX2, XX3
 from autonomy_trio.wire.entries import Tell
@@ -43,6 +44,7 @@ class Forger:
     bundle: bytes | None = None
     named_index: int | None = None
     role: int | None = None
+    context: SignatureContext = "hs"
     own: bytes | None = None
     recipient: bytes | None = None
     hash: Callable[[bytes], bytes] = lambda h: h
@@ -73,7 +75,7 @@ class Forger:
                 digest("h-body", before),
             )
         )
-        return message + state.write_payload(self.encode(before + self.vault.sign("hs", signed)))
+        return message + state.write_payload(self.encode(before + self.vault.sign(self.context, signed)))
 
     def answer(self, first: bytes, prologue_of: bytes) -> bytes:
         """Make XX2 for an XX1."""
@@ -134,9 +136,9 @@ def test_a_handshake_tells_both_sides_who_the_other_is() -> None:
     assert (near.index, far.remote.index, far.index, near.remote.index) == (9, 9, 5, 5)
     assert near.is_initiator
     assert not far.is_initiator
-    packet = near.seal([Tell("a", "M", b"x")])
+    packet = near.seal([Tell("a", "M", b"x", 0)])
     header = read_data_header(packet)
-    assert far.accept(header, far.decrypt(header, packet)) == [Tell("a", "M", b"x")]
+    assert far.accept(header, far.decrypt(header, packet)) == [Tell("a", "M", b"x", 0)]
 
 
 def test_the_forger_that_does_not_lie_is_believed() -> None:
@@ -153,6 +155,9 @@ LIES: list[tuple[str, Callable[[], Forger]]] = [
     ("not the session key", lambda: Forger(static=OTHER_KEY)),
     ("index is not the one it signed", lambda: Forger(named_index=1)),
     ("signature", lambda: Forger(own=b"o" * 32)),
+    ("signature", lambda: Forger(context="env")),
+    ("signature", lambda: Forger(context="sealed")),
+    ("signature", lambda: Forger(context="relay-reg")),
     ("signature", lambda: Forger(recipient=b"r" * 32)),
     ("signature", lambda: Forger(hash=lambda h: bytes(len(h)))),
     ("signature", lambda: Forger(encode=lambda payload: payload[:-1] + bytes((payload[-1] ^ 1,)))),
@@ -182,12 +187,33 @@ def test_a_signature_of_the_other_role_is_refused() -> None:
     assert "signature" in refuse_third(Forger(role=RESPONDER))
 
 
+def attesting(vault: Vault, session_key: bytes) -> bytes:
+    """Make a bundle by which an identity attests whatever session key it likes."""
+    attestation = Attestation(
+        identifier=vault.identifier,
+        seq=0,
+        session_key=session_key,
+        signing_key=vault.signing_public,
+        prekeys=(),
+        not_before=int(NOW),
+        expires=int(NOW) + DAY,
+    )
+    body = msgspec.msgpack.encode(attestation)
+    return encode_bundle(vault.history, Signed(body, vault.sign_as_identity("attest", body)))
+
+
 def test_attesting_the_session_key_of_another_is_refused() -> None:
     victim = Vault.in_memory()
     # The forger shows the victim's key, and lacks the secret: it can only guess what they agreed on.
     stolen = Key(victim.session_public, FRESH.agree)
     assert "does not decrypt" in refuse_second(Forger(static=stolen))
     assert "does not decrypt" in refuse_third(Forger(static=stolen))
+    # The forger attests the victim's key as its own, in its own name.
+    bundle = attesting(Vault.in_memory(), victim.session_public)
+    assert "does not decrypt" in refuse_second(Forger(static=stolen, bundle=bundle))
+    assert "does not decrypt" in refuse_third(Forger(static=stolen, bundle=bundle))
+    assert "not the session key" in refuse_second(Forger(bundle=bundle))
+    assert "not the session key" in refuse_third(Forger(bundle=bundle))
     # The forger shows the victim's bundle, and its own key.
     forger = Forger(bundle=victim.bundle(NOW))
     assert "not the session key" in refuse_third(forger)
@@ -215,6 +241,22 @@ def test_a_node_answers_only_under_its_own_identifier() -> None:
 
 def test_credentials_of_a_responder_that_knows_not_whom_it_talks_to_are_refused() -> None:
     assert "shows no credentials" in refuse_second(Forger(presentations=(b"credential",)))
+
+
+def test_a_history_that_may_not_count_is_refused_on_either_side() -> None:
+    def see(history: History) -> None:
+        raise IdentityError("it goes back")
+
+    forger = Forger()
+    wary = evolve(make_own(), see=see)
+    initiator = Initiator(wary, forger.vault.identifier, 9)
+    with pytest.raises(HandshakeFailed) as caught:
+        initiator.finish(read_handshake(forger.answer(initiator.packet, forger.vault.identifier)), (), NOW)
+    assert caught.value.why == "it goes back"
+    handshake, third = forger.ask(wary)
+    with pytest.raises(HandshakeFailed) as caught:
+        handshake.finish(read_handshake(third), NOW)
+    assert caught.value.why == "it goes back"
 
 
 def test_a_peer_with_this_nodes_own_identity_is_refused() -> None:
@@ -284,12 +326,12 @@ def test_every_changed_bit_is_refused_and_spoils_nothing() -> None:
     initiator = Initiator(make_own(), bob.vault.identifier, 9)
     responder = Responder(bob, read_handshake(initiator.packet), 5, NOW)
     second = read_handshake(responder.packet)
-    for position in range(0, len(second.message) * 8, 3):
+    for position in range(len(second.message) * 8):
         with pytest.raises(HandshakeFailed):
             initiator.finish(evolve(second, message=flip(second.message, position)), (), NOW)
     _, encoded = initiator.finish(second, (), NOW)
     third = read_handshake(encoded)
-    for position in range(0, len(third.message) * 8, 3):
+    for position in range(len(third.message) * 8):
         with pytest.raises(HandshakeFailed):
             responder.finish(evolve(third, message=flip(third.message, position)), NOW)
     responder.finish(third, NOW)

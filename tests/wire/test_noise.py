@@ -9,14 +9,14 @@ from nacl.bindings import crypto_scalarmult_base
 from noise.connection import Keypair, NoiseConnection
 
 from autonomy_trio.errors import HandshakeFailed
-from autonomy_trio.wire.noise import XX, CipherState, HandshakeState, Pattern, PrivateKey, SymmetricState
+from autonomy_trio.wire.noise import XX, CipherState, HandshakeState, N, Pattern, PrivateKey, SymmetricState
 
 VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "noise-cacophony-25519-chachapoly.json"
 
 # The table's other rows, to show that the code walks a table and knows no pattern.
 PATTERNS = {
     "XX": XX,
-    "N": Pattern("N", (("e", "es"),), responder_known=("s",)),
+    "N": N,
     "NN": Pattern("NN", (("e",), ("e", "ee"))),
     "KK": Pattern("KK", (("e", "es", "ss"), ("e", "ee", "se")), ("s",), ("s",)),
     "IK": Pattern("IK", (("e", "es", "s", "ss"), ("e", "ee", "se")), responder_known=("s",)),
@@ -84,7 +84,8 @@ def test_vectors_are_there() -> None:
         assert not os.environ.get("CI"), f"the published vectors are missing: {VECTORS}"
         pytest.skip(f"the published Noise vectors are not in {VECTORS.parent}")
     names = {vector["protocol_name"] for vector in load_vectors()}
-    assert {f"Noise_XX_25519_ChaChaPoly_{name}" for name in ("BLAKE2s", "BLAKE2b", "SHA256", "SHA512")} <= names
+    hashes = ("BLAKE2s", "BLAKE2b", "SHA256", "SHA512")
+    assert {f"Noise_{pattern}_25519_ChaChaPoly_{name}" for pattern in ("N", "XX") for name in hashes} <= names
 
 
 @pytest.mark.parametrize("vector", load_vectors(), ids=lambda vector: vector["protocol_name"])
@@ -133,6 +134,40 @@ def test_handshake_and_traffic_with_an_independent_implementation(we_begin: bool
         text = b"traffic %d" % number
         assert peer.decrypt(sending.encrypt_with_ad(b"", text)) == text
         assert receiving.decrypt_with_ad(b"", bytes(peer.encrypt(text))) == text
+
+
+@pytest.mark.parametrize("we_begin", [True, False])
+def test_a_sealed_message_and_traffic_with_an_independent_implementation(we_begin: bool) -> None:
+    secret = os.urandom(32)
+    public = crypto_scalarmult_base(secret)
+    peer = NoiseConnection.from_name(b"Noise_N_25519_ChaChaPoly_BLAKE2s")
+    peer.set_prologue(b"prologue")
+    if we_begin:
+        peer.set_as_responder()
+        peer.set_keypair_from_private_bytes(Keypair.STATIC, secret)
+        state = HandshakeState.start(
+            N, is_initiator=True, prologue=b"prologue", random=os.urandom, remote_static=public
+        )
+    else:
+        peer.set_as_initiator()
+        peer.set_keypair_from_public_bytes(Keypair.REMOTE_STATIC, public)
+        state = HandshakeState.start(
+            N, is_initiator=False, prologue=b"prologue", random=os.urandom, static=PrivateKey(secret)
+        )
+    peer.start_handshake()
+    if we_begin:
+        assert peer.read_message(write(state, b"payload")) == b"payload"
+    else:
+        assert read(state, bytes(peer.write_message(b"payload"))) == b"payload"
+    assert state.hash == peer.get_handshake_hash()
+    sending, receiving = map(CipherState, state.split())
+    # A one-way pattern: what the responder could send is nobody's to read.
+    for number in range(5):
+        text = b"traffic %d" % number
+        if we_begin:
+            assert peer.decrypt(sending.encrypt_with_ad(b"", text)) == text
+        else:
+            assert receiving.decrypt_with_ad(b"", bytes(peer.encrypt(text))) == text
 
 
 @pytest.mark.parametrize("point", LOW_ORDER, ids=bytes.hex)

@@ -48,7 +48,7 @@ def test_data_header_and_reject_read_as_written(receiver: int, counter: int) -> 
         b"\x01",
         b"\x02\x30" + bytes(100),
         b"\x01\x31" + bytes(100),
-        b"\x01\x40" + bytes(100),
+        b"\x01\x41" + bytes(100),
         b"\x01\x30" + bytes(PACKET_BYTES),
     ],
 )

@@ -4,7 +4,7 @@ import nacl.utils
 import pytest
 
 from autonomy_trio.errors import MessageError, ProtocolError
-from autonomy_trio.trust.records import digest
+from autonomy_trio.trust.records import SignatureContext, digest
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import INITIATOR, MESSAGE_BYTES, RESPONDER
 from autonomy_trio.wire.entries import Entry, Presentations, Tell, encode_entries, entry_size
@@ -41,7 +41,7 @@ def pair(vaults: tuple[Vault, Vault]) -> tuple[Session, Session]:
 
 
 def tell(payload: bytes) -> Tell:
-    return Tell("agent", "Message", payload)
+    return Tell("agent", "Message", payload, 0)
 
 
 def test_envelopes_go_both_ways_and_may_be_empty(pair: tuple[Session, Session]) -> None:
@@ -150,7 +150,9 @@ def test_packets_of_another_session_or_direction_are_refused(vaults: tuple[Vault
 Splice = Callable[[Session, Session, Vault, Vault], bytes]
 
 
-def seal_as_thief(session: Session, vault: Vault, body: bytes, lies: dict[str, bytes] | None = None) -> bytes:
+def seal_as_thief(
+    session: Session, vault: Vault, body: bytes, lies: dict[str, bytes] | None = None, context: SignatureContext = "env"
+) -> bytes:
     """Seal with a session's keys, and sign with whatever vault, over whatever lies."""
     header = make_data_header(session.remote.index, session._next)
     honest = {
@@ -161,7 +163,7 @@ def seal_as_thief(session: Session, vault: Vault, body: bytes, lies: dict[str, b
         "header": header.encoded,
         "body": digest("h-body", body),
     }
-    signature = vault.sign("env", b"".join((honest | (lies or {})).values()))
+    signature = vault.sign(context, b"".join((honest | (lies or {})).values()))
     return seal_plaintext(session, signature + len(body).to_bytes(4, "big") + body)
 
 
@@ -200,6 +202,15 @@ def test_a_signature_over_anything_else_is_refused(
     packet = seal_as_thief(near, vaults[0], BODY, lies)
     with pytest.raises(ProtocolError, match="not signed"):
         receive(far, packet)
+
+
+@pytest.mark.parametrize("context", ["hs", "sealed", "relay-ack", "record"])
+def test_a_signature_for_another_purpose_is_refused(
+    vaults: tuple[Vault, Vault], pair: tuple[Session, Session], context: SignatureContext
+) -> None:
+    near, far = pair
+    with pytest.raises(ProtocolError, match="not signed"):
+        receive(far, seal_as_thief(near, vaults[0], BODY, context=context))
 
 
 def test_stolen_session_keys_do_not_speak_for_a_node(pair: tuple[Session, Session]) -> None:

@@ -10,7 +10,7 @@ class SwitchOn(Request[None]):
 
 @frozen
 class SwitchOff:
-    pass
+    after: int
 
 
 @frozen
@@ -23,22 +23,29 @@ class Used:
     seconds: int
 
 
+@frozen
+class Budget(Request[int]):
+    pass
+
+
 @agent
 class Lamp:
-    """Goes out after a minute, and tells the meter."""
+    """Is lit for as many seconds as the meter has left, and tells the meter."""
 
     is_lit: bool = False
 
     @on(SwitchOn)
     async def switch_on(self, message: SwitchOn, context: Context) -> None:
-        self.is_lit = True
-        context.after(60, SwitchOff())
+        seconds = await context.ref("meter").ask(Budget())
+        if seconds:
+            self.is_lit = True
+            context.after(seconds, SwitchOff(seconds))
 
     @on(SwitchOff)
     async def switch_off(self, message: SwitchOff, context: Context) -> None:
         self.is_lit = False
-        await context.ref("meter").tell(Used(60))
+        await context.ref("meter").tell(Used(message.after))
 
-    @on(IsLit)
+    @on(IsLit, allow="true")
     async def answer(self, message: IsLit) -> bool:
         return self.is_lit

@@ -1,0 +1,328 @@
+"""Messages that wait for a node that is away: sealed and stored at a relay, fetched, handled, and only then forgotten.
+
+A message is acknowledged when its handler has ended and the node has written down that it came. So it is handled at
+least once, and once unless the node dies between the two.
+"""
+
+import secrets
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Final, Protocol, final
+
+import attrs
+import trio
+
+from autonomy_trio.actors.delivery import PendingReply
+from autonomy_trio.actors.runtime import Runtime
+from autonomy_trio.errors import (
+    DeliveryError,
+    Denied,
+    HandlerFailed,
+    NotDelivered,
+    NotHandled,
+    NotStored,
+    Overloaded,
+    ProtocolError,
+    ReplyError,
+    TrustError,
+)
+from autonomy_trio.fabric.admission import Admission, Proof, Refusal
+from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.journal import StoreFailed
+from autonomy_trio.fabric.memories import Memories
+from autonomy_trio.logs import get_log
+from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.constants import MESSAGE_ID_BYTES, SEALED_LIFE, UNACKNOWLEDGED
+from autonomy_trio.wire.entries import Presentations, Tell
+from autonomy_trio.wire.mailbox import stored_id
+from autonomy_trio.wire.packets import read_sealed
+from autonomy_trio.wire.sealed import Sealed, SealedEntry, Stamp, open_sealed, seal
+
+STORE_LIMIT: Final = 20.0
+"""Seconds in which some relay must have said STORED."""
+
+STORE_PAUSE: Final = 0.25
+"""Seconds before relays that were away are tried again."""
+
+MOST_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of envelopes that wait to be opened, or are being handled; one more is left at its relay."""
+
+MOST_TAKEN: Final = 16 * UNACKNOWLEDGED
+"""Envelopes that wait to be opened, or are being handled: what 16 honest relays hand over."""
+
+MOST_COPIES: Final = 16
+"""Relays that wait for one envelope to be acknowledged."""
+
+FETCH_EVERY: Final = 60.0
+"""Seconds before what was left at a relay is fetched again."""
+
+MOST_FAILURES: Final = 3
+"""Failures of a handler on one message, after which it is given up: it would fail for ever."""
+
+FAILURE_PAUSE: Final = 1.0
+"""Seconds before a message whose handler failed is handled again; each further pause is twice as long."""
+
+AGENT_LIMIT: Final = 30.0
+"""Seconds in which the agent must be there that a message is for."""
+
+AGENT_PAUSE: Final = 1.0
+"""Seconds before an agent that is not there, or is full, is tried again."""
+
+CLOSE_LIMIT: Final = 1.0
+"""Seconds in which what was handled is written down when the node closes."""
+
+EXPIRE_EVERY: Final = 3600.0
+"""Seconds between two looks for what need not be remembered any more."""
+
+_log = get_log()
+
+
+class Depot(Protocol):
+    """A relay that stores envelopes: a node's attachment to it."""
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether the relay is there now."""
+        ...
+
+    async def store(self, destination: bytes, packet: bytes, time_to_live: int) -> str | None:
+        """Have an envelope stored; None when it is on the disk there, else why it is not, in a word."""
+        ...
+
+    def acknowledge(self, identifier: bytes) -> None:
+        """Have an envelope forgotten that was taken; without a connection it comes again."""
+        ...
+
+    def fetch(self) -> None:
+        """Have all that is stored for this node handed over, from the beginning."""
+        ...
+
+
+@final
+@attrs.define(eq=False)
+class Durable:
+    """The durable messages of one node, both ways."""
+
+    _vault: Vault
+    _histories: Histories
+    _admission: Admission
+    _runtime: Runtime
+    _memories: Memories
+    _nursery: trio.Nursery
+    _shown: Callable[[], Sequence[bytes]]
+    """The credentials this node shows."""
+    _now: Callable[[], float]
+    given_up: int = 0
+    """Messages whose handler failed too often, or whose agent never was there."""
+    _arrived: deque[tuple[Depot, bytes]] = attrs.field(factory=deque[tuple[Depot, bytes]])
+    _came: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _left: set[Depot] = attrs.field(factory=set[Depot])
+    """Relays at which something was left."""
+    _bytes: int = 0
+    """Of what waits to be opened, or is being handled."""
+    _open: dict[tuple[bytes, bytes], list[tuple[Depot, bytes]]] = attrs.field(
+        factory=dict[tuple[bytes, bytes], list[tuple[Depot, bytes]]]
+    )
+    """What is being handled, by sender and id, with the relays that wait for it to be acknowledged."""
+    _closing: trio.Event = attrs.field(factory=trio.Event)
+    _ended: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+
+    async def tell(self, bundle: Bundle, entry: Tell, depots: Callable[[], Sequence[Depot]], address: str) -> None:
+        """Have a message stored for a node.
+
+        Args:
+            bundle: of the node.
+            entry: the message.
+            depots: where it may be stored, the best place first; asked anew after each attempt.
+            address: whom it is for, in words.
+
+        Raises:
+            NotStored: no relay has said that it is on the disk.
+            MessageError: it is too large.
+
+        On cancellation it may have been stored.
+        """
+        created = int(self._now())
+        stamp = Stamp(secrets.token_bytes(MESSAGE_ID_BYTES), created, created + SEALED_LIFE)
+        shown = tuple(self._shown())
+        entries: list[SealedEntry] = [*((Presentations(shown),) if shown else ()), entry]
+        try:
+            packet = seal(self._vault, bundle, entries, stamp, secrets.token_bytes)
+        except NotDelivered as error:
+            raise NotStored(f"{entry.name} was not stored for {address}: {error}") from None
+        why = away = "no relay is there"
+        with trio.move_on_after(STORE_LIMIT):
+            while True:
+                places, refusals = depots(), list[str]()
+                for depot in places:
+                    if not depot.is_attached:
+                        continue
+                    refusal = await depot.store(bundle.identifier, packet, SEALED_LIFE)
+                    if refusal is None:
+                        return
+                    refusals.append(refusal)
+                why = ", ".join(refusals) or away
+                if places and len(refusals) == len(places) and "connection lost" not in refusals:
+                    break
+                await trio.sleep(STORE_PAUSE)
+        raise NotStored(f"{entry.name} was not stored for {address} ({why}): have its relay run with --store, or retry")
+
+    async def meet(self, bundle: Bundle) -> None:
+        """Keep the bundle of a node, to seal for it once it is away."""
+        try:
+            await self._memories.meet(bundle)
+        except StoreFailed as error:
+            _log.warning("a bundle is not kept", node=format_identifier(bundle.identifier), why=str(error))
+
+    def bundle(self, node: bytes) -> Bundle | None:
+        """Return the bundle of a node that was met."""
+        return self._memories.bundle(node, self._now())
+
+    def receive(self, depot: Depot, packet: bytes) -> None:
+        """Take an envelope from a relay; never waits."""
+        too_many = len(self._arrived) + len(self._open) >= MOST_TAKEN
+        if too_many or self._bytes + len(packet) > MOST_BYTES:
+            self._left.add(depot)
+            return
+        self._bytes += len(packet)
+        self._arrived.append((depot, packet))
+        self._came.unpark_all()
+
+    async def run(self) -> None:
+        """Open what arrives, until cancelled."""
+        self._nursery.start_soon(self._expire)
+        self._nursery.start_soon(self._keep_fetching)
+        while True:
+            while not self._arrived:
+                await self._came.park()
+            depot, packet = self._arrived.popleft()
+            if not self._take(depot, packet):
+                self._bytes -= len(packet)
+            await trio.lowlevel.checkpoint()  # opening one takes a millisecond in which nothing else runs
+
+    async def close(self) -> None:
+        """Return when what was handled is written down, or `CLOSE_LIMIT` has passed; the rest comes again."""
+        self._closing.set()
+        with trio.move_on_after(CLOSE_LIMIT):
+            while self._open:
+                await self._ended.park()
+
+    def _take(self, depot: Depot, packet: bytes) -> bool:
+        """Open an envelope; tell whether it is being handled from now on."""
+        identifier = stored_id(packet)
+        try:
+            sealed = open_sealed(read_sealed(packet), self._vault, self._now())
+            self._histories.see(sealed.sender.history)
+        except (ProtocolError, TrustError) as error:
+            _log.warning("sealed envelope refused", why=str(error))
+            depot.acknowledge(identifier)
+            return False
+        key = sealed.sender.identifier, sealed.stamp.id
+        place = depot, identifier
+        if self._memories.has(*key):
+            depot.acknowledge(identifier)
+            return False
+        if key in self._open:
+            if place not in self._open[key] and len(self._open[key]) < MOST_COPIES:
+                self._open[key].append(place)
+            return False
+        try:
+            self._memories.check_room(sealed.sender.identifier)
+        except Overloaded as error:
+            _log.warning("sealed envelope left at its relay", why=str(error))
+            self._left.add(depot)
+            return False
+        self._open[key] = [place]
+        self._nursery.start_soon(self._handle, sealed, len(packet))
+        return True
+
+    async def _handle(self, sealed: Sealed, size: int) -> None:
+        key = sealed.sender.identifier, sealed.stamp.id
+        finished = False
+        try:
+            taken = await self._deliver(sealed)
+            # What policy refuses is refused again, so a stranger's envelopes take no room in the memory.
+            if taken:
+                await self._memories.remember(*key, sealed.stamp.expires)
+            finished = taken is not None
+        except (Overloaded, StoreFailed) as error:
+            _log.warning("sealed envelope not acknowledged", why=str(error))
+        finally:
+            places = self._open.pop(key)
+            self._bytes -= size
+            self._ended.unpark_all()
+        for depot, identifier in places:
+            if finished:
+                depot.acknowledge(identifier)
+            else:
+                self._left.add(depot)
+
+    async def _deliver(self, sealed: Sealed) -> bool | None:
+        """Have what an envelope says handled; False where policy refused all of it, None where it is to come again."""
+        taken = False
+        shown = [each for entry in sealed.entries if isinstance(entry, Presentations) for each in entry.presentations]
+        proof = self._admission.prove_sealed(sealed.sender, shown, sealed.stamp.created)
+        for entry in sealed.entries:
+            if not isinstance(entry, Tell):
+                continue
+            if entry.sender:
+                # An agent of that node speaks, with rights of its own; until they are judged here it has none.
+                self._admission.bury(entry, proof.sender.node, "denied")
+            else:
+                handled = await self._tell(entry, proof, sealed.stamp.expires)
+                if handled is None:
+                    return None
+                taken = taken or handled
+        return taken
+
+    async def _tell(self, entry: Tell, proof: Proof, expires: int) -> bool | None:
+        """Have one message handled, however often that takes; False: it was refused, None: it is to come again."""
+        failures, agent_until = 0, trio.current_time() + AGENT_LIMIT
+        while not (self._runtime.draining or self._closing.is_set()):
+            if self._now() >= expires:
+                self._admission.bury(entry, proof.sender.node, "expired")
+                return True
+            pause = AGENT_PAUSE
+            reply = PendingReply()
+            try:
+                cell, delivery = self._admission.prepare_sealed(entry, proof, reply)
+                await cell.accept(delivery, None)
+                await reply.wait(delivery.cancel)
+            except Refusal as refusal:
+                if refusal.reason != "unknown agent" or trio.current_time() >= agent_until:
+                    self._admission.bury(entry, proof.sender.node, refusal.reason, refusal.why)
+                    self.given_up += refusal.reason == "unknown agent"
+                    return False
+            except HandlerFailed:
+                failures += 1
+                if failures == MOST_FAILURES:
+                    self.given_up += 1
+                    _log.error("durable message given up", agent=entry.recipient, message=entry.name, failures=failures)
+                    return True
+                pause = FAILURE_PAUSE * 2 ** (failures - 1)
+            except (Denied, NotHandled, ReplyError):
+                return True  # an interceptor or the handler has answered: it is handled
+            except (DeliveryError, trio.TooSlowError) as error:
+                _log.debug("durable message waits", agent=entry.recipient, why=str(error))
+            else:
+                return True
+            with trio.move_on_after(pause):
+                await self._closing.wait()
+        return None
+
+    async def _keep_fetching(self) -> None:
+        while True:
+            await trio.sleep(FETCH_EVERY)
+            left, self._left = self._left, set()
+            for depot in left:
+                depot.fetch()
+
+    async def _expire(self) -> None:
+        while True:
+            await trio.sleep(EXPIRE_EVERY)
+            try:
+                await self._memories.expire(self._now())
+            except StoreFailed as error:
+                _log.warning("what has expired is still remembered", why=str(error))

@@ -1,0 +1,424 @@
+"""Enrolment: how a node gets credentials from an authority over the network, and what the authority takes back.
+
+The authority is an agent of the node whose home has its keys and its ledger. Whoever asks it is known by its session:
+nothing else proves who a credential is for. `Redeem` turns a ticket into a credential, `Renew` issues again what the
+ledger says its subject has, `Fetch` brings the newest revocation list. A stranger learns no more than that it gets
+nothing; why is in the log of the authority.
+
+A node that was enrolled renews at two thirds of a credential's life, and asks each authority for its list once a
+minute. So a revocation reaches it, in sessions that are open too, in at most `REVOKED_WITHIN` seconds while both are
+connected.
+"""
+
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final, TypeVar, final
+
+import attrs
+import trio
+
+from autonomy_trio.actors.context import Context
+from autonomy_trio.actors.declare import agent, on
+from autonomy_trio.actors.delivery import Sender
+from autonomy_trio.actors.refs import AgentRef
+from autonomy_trio.errors import (
+    AutonomyError,
+    ConfigurationError,
+    CredentialError,
+    DeliveryError,
+    NotDelivered,
+    OutcomeUnknown,
+    ReplyError,
+    UsageError,
+    VaultError,
+)
+from autonomy_trio.fabric.addresses import Address, RelayAddress
+from autonomy_trio.fabric.admission import Admission
+from autonomy_trio.fabric.credentials import Wallet
+from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.groups import fence
+from autonomy_trio.logs import get_log, printable
+from autonomy_trio.messages import Request, message
+from autonomy_trio.trust.anchors import Anchor, to_toml
+from autonomy_trio.trust.attributes import AttributeType, AttributeValue, type_of
+from autonomy_trio.trust.authority import LEDGER_NAME, open_authority, read_ledger
+from autonomy_trio.trust.authority import Authority as Ledger
+from autonomy_trio.trust.credentials import Credential, from_text, read_presentation, to_text
+from autonomy_trio.trust.lists import DEFAULT_NEXT_UPDATE, list_from_text, list_to_text, verify_list
+from autonomy_trio.trust.records import format_identifier, parse_identifier
+from autonomy_trio.trust.tickets import make_ticket, verify_ticket
+from autonomy_trio.trust.vault import Vault
+
+T = TypeVar("T")
+
+AGENT: Final = "authority"
+"""What the agent goes by on its node."""
+
+ATTEMPTS: Final = 10
+"""How often the ledger is tried: a command in the same home holds it for a moment."""
+PAUSE: Final = 0.1
+"""Seconds between two attempts."""
+
+TICK: Final = 5.0
+"""Seconds between two looks at what is due."""
+FETCH_EVERY: Final = 60.0
+"""Seconds between two requests for an authority's list; also between two attempts to renew."""
+ASK_LIMIT: Final = 15.0
+"""Seconds in which an authority answers."""
+REVOKED_WITHIN: Final = FETCH_EVERY + TICK + ASK_LIMIT
+"""Seconds in which a revocation reaches a connected node that knows where the authority is."""
+NO_TEXT: Final = (0, 0)
+
+_log = get_log()
+
+
+@message(name="authority.Redeem")
+@attrs.frozen
+class Redeem(Request[str | None]):
+    """Redeem a ticket for the node that asks: its credential as text, or None where the ticket does not count."""
+
+    ticket: str = attrs.field(repr=False)
+
+
+@message(name="authority.Renew")
+@attrs.frozen
+class Renew(Request[str | None]):
+    """Issue again what a credential of the node that asks said: as text, or None where it is not to have it."""
+
+    credential: bytes
+
+
+@message(name="authority.Fetch")
+@attrs.frozen
+class Fetch(Request[str | None]):
+    """The newest revocation list as text; None where there is none after the one at this place."""
+
+    key: int
+    number: int
+
+
+@attrs.frozen
+class Unavailable(ReplyError):
+    """The authority cannot use its ledger now; try again later."""
+
+
+@final
+@agent
+class Authority:
+    """Answers those who redeem, renew and fetch, with the ledger of a home, which it holds for each answer alone.
+
+    Args:
+        vault: of that home.
+        home: the folder.
+        next_update: seconds in which each revocation list promises the next; it is signed anew at half of them.
+        seq_of: returns the sequence number that a node has proven.
+        now: Unix seconds.
+    """
+
+    vault: Vault = attrs.field(repr=False)
+    home: Path
+    next_update: int
+    seq_of: Callable[[bytes], int | None] = attrs.field(repr=False)
+    now: Callable[[], float] = attrs.field(repr=False)
+
+    async def on_start(self, context: Context) -> None:
+        """Sign the list anew when it grows old, for as long as the agent lives."""
+        context.start_soon(self._keep_list_fresh)
+
+    @on(Redeem, allow="true", raises=Unavailable)
+    async def redeem(self, asked: Redeem, context: Context) -> str | None:
+        """Redeem a ticket."""
+        return await self._issue(
+            context.sender,
+            "ticket refused",
+            lambda ledger, subject, seq: ledger.redeem(asked.ticket, subject=subject, subject_seq=seq, now=self.now()),
+        )
+
+    @on(Renew, allow="true", raises=Unavailable)
+    async def renew(self, asked: Renew, context: Context) -> str | None:
+        """Renew a credential."""
+        return await self._issue(
+            context.sender,
+            "renewal refused",
+            lambda ledger, subject, seq: ledger.renew(
+                asked.credential, subject=subject, subject_seq=seq, now=self.now()
+            ),
+        )
+
+    @on(Fetch, allow="true", raises=Unavailable)
+    async def fetch(self, asked: Fetch) -> str | None:
+        """Return the list."""
+        await trio.lowlevel.checkpoint()
+        try:
+            signed = read_ledger(self.vault, self.home).newest_list
+        except VaultError as error:
+            _log.error("the ledger cannot be used", why=str(error))
+            raise Unavailable from None
+        if signed is None or verify_list(signed, self.vault.history).place <= (asked.key, asked.number):
+            return None
+        return list_to_text(signed, self.vault.history.changes)
+
+    async def _issue(self, sender: Sender, refused: str, act: Callable[[Ledger, bytes, int], bytes]) -> str | None:
+        if sender.is_local:
+            return None
+        subject = parse_identifier(sender.node)
+        seq = self.seq_of(subject)
+        if seq is None:
+            return None
+        try:
+            return to_text(await self._with_ledger(lambda ledger: act(ledger, subject, seq)))
+        except CredentialError as error:
+            _log.warning(refused, node=sender.node, why=printable(str(error), 500))
+            return None
+
+    async def _with_ledger(self, act: Callable[[Ledger], T]) -> T:
+        why = ""
+        for _ in range(ATTEMPTS):
+            try:
+                with open_authority(self.vault, self.home) as ledger:
+                    return act(ledger)
+            except VaultError as error:
+                why = str(error)
+            await trio.sleep(PAUSE)
+        _log.error("the ledger cannot be used", why=why)
+        raise Unavailable
+
+    async def _keep_list_fresh(self) -> None:
+        def sign(ledger: Ledger) -> None:
+            signed = ledger.ledger.newest_list
+            kept = None if signed is None else verify_list(signed, self.vault.history)
+            if kept is None or kept.issuer_seq < self.vault.seq or self.now() >= kept.issued + self.next_update / 2:
+                ledger.revoke(now=self.now(), next_update=self.next_update)
+
+        while True:
+            try:
+                await self._with_ledger(sign)
+            except (Unavailable, CredentialError) as error:
+                _log.warning("the revocation list cannot be signed anew", why=str(error))
+            await trio.sleep(min(self.next_update / 4, FETCH_EVERY))
+
+
+@attrs.frozen
+class Enrolled:
+    """What a node has got for a ticket."""
+
+    authority: str
+    """The authority's identifier."""
+    attributes: Mapping[str, AttributeValue]
+    """What the credential says."""
+    expires: int
+    """Unix seconds until which it holds; it is renewed before."""
+    trusts: bool
+    """Whether the node's home trusts the authority from now on, since it had no anchors file."""
+
+
+@final
+@attrs.define(eq=False)
+class Enrolment:
+    """One node's dealings with authorities: its own, and those that it was enrolled with."""
+
+    _vault: Vault
+    _wallet: Wallet
+    _admission: Admission
+    _peers: Peers
+    _histories: Histories
+    _now: Callable[[], float]
+    _ref: Callable[[str], AgentRef[Any]]
+    _attach: "Callable[[str], Any]"
+    _anchors_file: Path | None
+    """The home's anchors file, which need not be there; None where anchors are none of the home's business."""
+    _not_before: dict[bytes, float] = attrs.field(factory=dict[bytes, float])
+    """When to ask next, on trio's clock: by authority for its list, by credential for its renewal."""
+    _ledger_seen: tuple[int, int] = NO_TEXT
+    """Modification and size of the own ledger when it was read last."""
+    _running: trio.CancelScope = attrs.field(factory=trio.CancelScope)
+    _away: set[bytes] = attrs.field(factory=set[bytes])
+    """Authorities that did not answer last time."""
+
+    def agent(self, next_update: int = DEFAULT_NEXT_UPDATE) -> Authority:
+        """Return the agent that is this node's authority.
+
+        Raises:
+            UsageError: the node has no home.
+        """
+        if self._wallet.home is None:
+            msg = "an authority needs a home, where what it says is written down: open_node(…, home=…)"
+            raise UsageError(msg)
+        return Authority(self._vault, self._wallet.home, next_update, self._seq_of, self._now)
+
+    def ticket(self, relay: str, attributes: Mapping[str, AttributeValue]) -> str:
+        """Make a ticket for whoever redeems it first at this node's authority."""
+        return make_ticket(self._vault, relay=relay, attributes=attributes, now=self._now())
+
+    async def enrol(self, text: str) -> Enrolled:
+        """Redeem a ticket, and remember where its authority is reached."""
+        ticket = verify_ticket(text, self._now())
+        if ticket.issuer == self._vault.identifier:
+            msg = "the ticket is this home's own: redeem it on another machine, or with another --home"
+            raise UsageError(msg)
+        relay = RelayAddress.parse(ticket.relay)
+        self._histories.see(ticket.bundle.history)
+        await self._attach(str(relay))
+        address = Address(ticket.issuer, AGENT, relay)
+        answer = await self._redeem(address, Redeem(text))
+        if answer is None:
+            msg = (
+                f"the authority {format_identifier(ticket.issuer)} refused the ticket, which another has redeemed or"
+                " which holds no more: ask for a new one"
+            )
+            raise CredentialError(msg)
+        credential = read_presentation(from_text(answer)).credential
+        if credential.issuer != ticket.issuer:
+            msg = f"the credential for the ticket is by {format_identifier(credential.issuer)}, who did not make it"
+            raise CredentialError(msg)
+        self._take(answer)
+        self._wallet.know(address)
+        types: dict[str, AttributeType] = {name: type_of(value) for name, value in credential.attributes.items()}
+        trusts = self._trust(Anchor(ticket.issuer, types))
+        return Enrolled(
+            format_identifier(ticket.issuer), dict(credential.attributes), credential.expires, trusts=trusts
+        )
+
+    async def run(self) -> None:
+        """Renew, fetch and keep what is due, until it is stopped."""
+        with self._running:
+            await self._keep_up()
+
+    def stop(self) -> None:
+        """End `run`, and whatever it asks for, before its node stops."""
+        self._running.cancel()
+
+    async def _keep_up(self) -> None:
+        while True:
+            # Fence: a home that refuses to be written, an authority that answers nonsense; the next look comes.
+            with fence(lambda error: _log.warning("enrolment is not kept up", why=str(error))):
+                self._learn_own_list()
+                self._keep_lists()
+                for issuer, address in self._wallet.authorities.items():
+                    await self._fetch(issuer, address)
+                for credential in self._wallet.due(self._now(), self._vault.seq):
+                    await self._renew(credential)
+            await trio.sleep(TICK)
+
+    def _seq_of(self, identifier: bytes) -> int | None:
+        mark = self._histories.watcher.get(identifier)
+        return None if mark is None else mark.seq
+
+    async def _redeem(self, address: Address, asked: Redeem) -> str | None:
+        """Ask twice where the first outcome is not known: the same node gets the same answer again."""
+        said = f"the authority did not answer at {address}: is `authority serve` running there?"
+        with trio.move_on_after(ASK_LIMIT):
+            try:
+                return await self._ref(str(address)).ask(asked)
+            except OutcomeUnknown:
+                return await self._ref(str(address)).ask(asked)
+            except ReplyError:
+                said = f"the authority at {address} cannot answer now: try again with the same ticket"
+            except DeliveryError as error:
+                said = f"{said} ({error})" if not isinstance(error, NotDelivered) else said
+        raise NotDelivered(said)
+
+    def _take(self, text: str) -> None:
+        self._wallet.add(text, self._now())
+        self._admission.obey(self._wallet.lists)
+        self.show()
+
+    def show(self) -> None:
+        """Show what the wallet holds in the sessions that stand."""
+        self._peers.show(self._wallet.shown(self._now()))
+
+    def _trust(self, anchor: Anchor) -> bool:
+        """Trust an authority where the home trusts none but itself, and has never been one itself."""
+        file, home = self._anchors_file, self._wallet.home
+        if file is None or home is None or file.exists() or (home / LEDGER_NAME).exists():
+            return False
+        try:
+            with file.open("x", encoding="utf-8") as opened:
+                opened.write(to_toml(anchor))
+        except OSError as error:
+            msg = f"{file} cannot be written ({(error.strerror or str(error)).lower()})"
+            raise ConfigurationError(msg) from None
+        return True
+
+    def _learn_own_list(self) -> None:
+        """Obey what a command in another process has signed as this authority meanwhile."""
+        if self._wallet.home is None:
+            return
+        try:
+            status = (self._wallet.home / LEDGER_NAME).stat()
+        except FileNotFoundError:
+            return
+        seen = (status.st_mtime_ns, status.st_size)
+        if seen == self._ledger_seen:
+            return
+        signed = read_ledger(self._vault, self._wallet.home).newest_list
+        self._ledger_seen = seen
+        if signed is not None:
+            self._wallet.learn(verify_list(signed, self._vault.history), self._vault.history)
+            self._admission.obey(self._wallet.lists)
+
+    def _keep_lists(self) -> None:
+        """Write down the lists that others have shown meanwhile, and show them on with credentials of their issuers."""
+        fresh = [
+            revocations.issuer
+            for revocations, history in self._admission.revocations.lists()
+            if revocations.issuer != self._vault.identifier and self._wallet.keep(revocations, history)
+        ]
+        if any(self._wallet.shows_for(issuer) for issuer in fresh):
+            self.show()
+
+    async def _fetch(self, issuer: bytes, address: Address) -> None:
+        if not self._is_time(issuer):
+            return
+        kept = next((each for each, _ in self._wallet.lists if each.issuer == issuer), None)
+        key, number = NO_TEXT if kept is None else kept.place
+        text = await self._ask(address, Fetch(key, number))
+        if text is None:
+            return
+        revocations, history = list_from_text(text)
+        if revocations.issuer != issuer:
+            msg = f"the list from {address} is by {format_identifier(revocations.issuer)}"
+            raise CredentialError(msg)
+        self._histories.see_issuer(history, self._now())
+        self._admission.obey([(revocations, history)])
+        if self._wallet.keep(revocations, history) and self._wallet.shows_for(issuer):
+            self.show()
+
+    async def _renew(self, credential: Credential) -> None:
+        address = self._wallet.authorities.get(credential.issuer)
+        if address is None or not self._is_time(credential.id):
+            return
+        text = await self._ask(address, Renew(credential.id))
+        if text is not None:
+            self._take(text)
+            del self._not_before[credential.id]
+            _log.info("credential renewed", issuer=format_identifier(credential.issuer))
+        elif credential.issuer not in self._away:
+            _log.warning("credential not renewed: its issuer refuses", issuer=format_identifier(credential.issuer))
+
+    def _is_time(self, what: bytes) -> bool:
+        """Tell whether to ask now, and have it asked again no sooner than in a while."""
+        ticks = trio.current_time()
+        if ticks < self._not_before.get(what, ticks):
+            return False
+        # Nodes that were started together do not come together for ever.
+        self._not_before[what] = ticks + FETCH_EVERY - secrets.randbelow(1000) * TICK / 1000
+        return True
+
+    async def _ask(self, address: Address, asked: Request[str | None]) -> str | None:
+        """Ask an authority; None where it has nothing, or does not answer, which is logged once."""
+        why = f"no answer in {ASK_LIMIT:g} s"
+        with trio.move_on_after(ASK_LIMIT):
+            try:
+                answer = await self._ref(str(address)).ask(asked)
+            except AutonomyError as error:
+                why = str(error)
+            else:
+                self._away.discard(address.node)
+                return answer
+        if address.node not in self._away:
+            _log.warning("authority away", address=str(address), why=printable(why, 500))
+        self._away.add(address.node)
+        return None

@@ -1,0 +1,34 @@
+"""Sockets that listen, or a sentence why they cannot."""
+
+import trio
+
+from autonomy_trio.errors import ConfigurationError
+from autonomy_trio.fabric.addresses import ListenAddress
+
+
+async def open_listeners(address: ListenAddress, option: str) -> tuple[list[trio.SocketListener], ListenAddress]:
+    """Open sockets to accept connections on.
+
+    Args:
+        address: where; port 0 takes a free one.
+        option: where on the command line another address can be chosen.
+
+    Returns:
+        the sockets, which their taker closes, and where they listen, with the port they really have.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on; the text says why.
+    """
+    try:
+        listeners = await trio.open_tcp_listeners(address.port, host=address.host)
+    except (OSError, UnicodeError) as error:
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error)
+        raise ConfigurationError(
+            f"cannot listen on {address} ({reason.lower()}): choose another address with {option}"
+        ) from None
+    if address.port == 0:
+        # A name with several addresses would get a port for each, of which only one can be told.
+        for listener in listeners[1:]:
+            await listener.aclose()
+        del listeners[1:]
+    return listeners, ListenAddress(address.host, int(listeners[0].socket.getsockname()[1]))

@@ -1,0 +1,163 @@
+"""What a node keeps for durable messages: which envelopes came already, and the bundles of nodes it has met.
+
+In a home both survive the process, in a file of their own; without one they live in memory.
+"""
+
+import sqlite3
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final, final
+
+import attrs
+import trio
+
+from autonomy_trio.errors import IdentityError
+from autonomy_trio.fabric.journal import Journal, open_journal
+from autonomy_trio.logs import get_log
+from autonomy_trio.trust.identity import Bundle, verify_bundle
+from autonomy_trio.wire.remembered import Remembered
+
+FILE: Final = "durable.sqlite3"
+VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE came (sender BLOB NOT NULL, id BLOB NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (sender, id))
+    WITHOUT ROWID;
+CREATE INDEX by_age ON came (expires);
+CREATE TABLE met (node BLOB PRIMARY KEY, bundle BLOB NOT NULL, expires INTEGER NOT NULL)
+"""
+
+MOST_MET: Final = 10_000
+"""Nodes whose bundles are kept; past them those that expire first go."""
+
+_log = get_log()
+
+
+@final
+@attrs.define(eq=False)
+class Memories:
+    """What came and who was met; made by `open_memories`."""
+
+    _journal: Journal | None
+    _came: Remembered = attrs.field(factory=Remembered)
+    _met: dict[bytes, Bundle] = attrs.field(factory=dict[bytes, Bundle])
+
+    def has(self, sender: bytes, identifier: bytes) -> bool:
+        """Tell whether an envelope came already."""
+        return (sender, identifier) in self._came
+
+    def check_room(self, sender: bytes) -> None:
+        """Refuse an envelope that could not be remembered.
+
+        Raises:
+            Overloaded: too many are remembered, of this sender or in all.
+        """
+        self._came.check_room(sender)
+
+    async def remember(self, sender: bytes, identifier: bytes, expires: int) -> None:
+        """Remember an envelope until it expires, and return when the disk has it.
+
+        Raises:
+            Overloaded: there is no room.
+            StoreFailed: the disk refused.
+        """
+        self._came.remember(sender, identifier, expires)
+        if self._journal is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            row = sender, identifier, expires
+            await self._journal.do(
+                lambda connection: _execute(connection, "INSERT OR IGNORE INTO came VALUES (?, ?, ?)", row)
+            )
+
+    def bundle(self, node: bytes, now: float) -> Bundle | None:
+        """Return the bundle of a node that was met, while something can be sealed for it."""
+        bundle = self._met.get(node)
+        return bundle if bundle is not None and now < bundle.expires and bundle.prekeys else None
+
+    async def meet(self, bundle: Bundle) -> None:
+        """Keep a node's bundle in place of an older one.
+
+        Raises:
+            StoreFailed: the disk refused; it is kept until the process ends.
+        """
+        known = self._met.get(bundle.identifier)
+        if known is not None and (known.seq, known.not_before) >= (bundle.seq, bundle.not_before):
+            await trio.lowlevel.checkpoint()
+            return
+        if known is None and len(self._met) >= MOST_MET:
+            del self._met[min(self._met, key=lambda node: self._met[node].expires)]
+        self._met[bundle.identifier] = bundle
+        if self._journal is not None:
+            row = bundle.identifier, bundle.encoded, bundle.expires
+            await self._journal.do(lambda connection: _execute(connection, "REPLACE INTO met VALUES (?, ?, ?)", row))
+
+    async def load(self, now: float) -> None:
+        """Drop what has expired, and read the rest.
+
+        Raises:
+            StoreFailed: the file cannot be read.
+        """
+        if self._journal is None:
+            await trio.lowlevel.checkpoint()
+            return
+        came, met = await self._journal.do(lambda connection: _load(connection, int(now)))
+        for sender, identifier, expires in came:
+            self._came.remember(sender, identifier, expires)
+        for encoded in met:
+            try:
+                bundle = verify_bundle(encoded, now)
+            except IdentityError as error:
+                _log.warning("a bundle is not used", why=str(error))
+            else:
+                self._met[bundle.identifier] = bundle
+
+    async def expire(self, now: float) -> None:
+        """Forget what has expired.
+
+        Raises:
+            StoreFailed: the disk refused.
+        """
+        self._came.expire(now)
+        self._met = {node: bundle for node, bundle in self._met.items() if now < bundle.expires}
+        if self._journal is None:
+            await trio.lowlevel.checkpoint()
+        else:
+            await self._journal.do(lambda connection: _expire(connection, int(now)))
+
+
+@asynccontextmanager
+async def open_memories(home: Path | None, now: float) -> AsyncGenerator[Memories]:
+    """Open what a node keeps, for the length of a block.
+
+    Args:
+        home: the home's folder, which this process has locked; None for memory alone.
+        now: Unix seconds.
+
+    Raises:
+        ConfigurationError: the file in the home cannot be used.
+        StoreFailed: it cannot be read.
+    """
+    if home is None:
+        yield Memories(None)
+        return
+    async with open_journal(home / FILE, _SCHEMA, VERSION) as journal:
+        memories = Memories(journal)
+        await memories.load(now)
+        yield memories
+
+
+def _execute(connection: sqlite3.Connection, statement: str, row: Sequence[object]) -> None:
+    connection.execute(statement, row)
+
+
+def _load(connection: sqlite3.Connection, now: int) -> tuple[list[tuple[bytes, bytes, int]], list[bytes]]:
+    _expire(connection, now)
+    came = connection.execute("SELECT sender, id, expires FROM came").fetchall()
+    newest = connection.execute("SELECT bundle FROM met ORDER BY expires DESC LIMIT ?", (MOST_MET,)).fetchall()
+    return came, [bundle for (bundle,) in newest]
+
+
+def _expire(connection: sqlite3.Connection, now: int) -> None:
+    connection.execute("DELETE FROM came WHERE expires <= ?", (now,))
+    connection.execute("DELETE FROM met WHERE expires <= ?", (now,))

@@ -1,0 +1,101 @@
+"""What other nodes ask of this one: messages, streams and watches, judged before anything of them is kept."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import final
+
+import attrs
+import outcome
+import trio
+
+from autonomy_trio.actors.delivery import Asked
+from autonomy_trio.actors.watches import Outsider
+from autonomy_trio.errors import DeliveryError, Denied, OutcomeUnknown
+from autonomy_trio.fabric.outcomes import error_entry
+from autonomy_trio.fabric.peer import Answering, Judge, Peer
+from autonomy_trio.fabric.streams import Feeding
+from autonomy_trio.fabric.watches import MOST_WATCHES, Watched
+from autonomy_trio.wire.entries import Asking, Cancel, Credit, Message, Open, Tell, Unwatch, Watch
+
+
+@final
+@attrs.define(eq=False)
+class Reception:
+    """Takes what nodes ask; whoever calls it looks afterwards at what is open with them."""
+
+    _judge: Judge
+    _changed: Callable[[Peer], None]
+    """Told when something of a node's has ended later on."""
+    lost: int = 0
+    """What was not looked at, since its node takes no answers."""
+
+    def take(self, peer: Peer, entry: Asking, *, late: bool) -> None:
+        """Take one entry.
+
+        Args:
+            peer: the node it comes from.
+            entry: what it asks.
+            late: whether something that the node said later came before it.
+        """
+        match entry:
+            case Tell():
+                if not entry.sender:
+                    self._judge.admit(peer, entry, None, late=late)
+            case Cancel() | Unwatch():
+                peer.cancel(entry.request)
+            case _ if peer.is_glutted:
+                self.lost += 1  # it asks and takes no answers: one more would have no room
+            case Watch():
+                self._take_watch(peer, entry, late=late)
+            case Credit():
+                self._take_credit(peer, entry)
+            case _:
+                self._take_request(peer, entry, late=late)
+
+    def _take_request(self, peer: Peer, entry: Message, *, late: bool) -> None:
+        assert not isinstance(entry, Tell)  # noqa: S101 - it wants no answer
+        refusal: DeliveryError | None = peer.has_too_many(entry)
+        if refusal is None and entry.sender:
+            # An agent of that node speaks, with rights of its own; until they are judged here it has none.
+            refusal = Denied()
+        if refusal is not None:
+            peer.post(error_entry(entry.request, refusal))
+            return
+        reply: Feeding | Answering
+        if isinstance(entry, Open):
+            reply = peer.feeding[entry.request] = Feeding(
+                entry, peer, partial(self._stream_ended, peer, entry.request), trio.current_time()
+            )
+        else:
+            reply = peer.served[entry.request] = Answering(entry.request, peer, partial(self._changed, peer))
+        verdict = self._judge.admit(peer, entry, reply, late=late)
+        if isinstance(verdict, Asked):
+            reply.delivery = verdict
+        elif verdict is not None:
+            reply.settle(outcome.Error(verdict))
+
+    def _stream_ended(self, peer: Peer, request: int) -> None:
+        peer.feeding.pop(request, None)
+        self._changed(peer)
+
+    def _take_watch(self, peer: Peer, entry: Watch, *, late: bool) -> None:
+        watched, now = peer.watched.get(entry.request), trio.current_time()
+        if watched is not None:
+            watched.repeat(now)
+        elif not late and len(peer.watched) < MOST_WATCHES:
+            # Else it comes again: a late one may have been taken back, and there may be room another time.
+            watched = peer.watched[entry.request] = Watched(entry.request, peer, now)
+            found = self._judge.may_watch(peer, entry)
+            if found is None:
+                watched.tell("unknown agent")
+            else:
+                watched.begin(Outsider(watched.tell, found))
+
+    @staticmethod
+    def _take_credit(peer: Peer, entry: Credit) -> None:
+        feeding = peer.feeding.get(entry.request)
+        if feeding is not None:
+            feeding.allow(entry, trio.current_time())
+        else:
+            lost = OutcomeUnknown("the stream is not open here any more: its end, or its opening, was lost on the way")
+            peer.post(error_entry(entry.request, lost))

@@ -1,0 +1,123 @@
+"""What one would write on trio alone: TCP through a forwarding process, signed and encrypted in batches."""
+
+import collections
+import itertools
+import statistics
+import time
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import msgspec
+import nacl.utils
+import trio
+
+from autonomy_trio.trust.records import SigningKey, digest, verify
+from autonomy_trio.wire.noise import decrypt, encrypt
+from benchmarks import forwarder
+from benchmarks.linked import SIZE
+from benchmarks.measure import check
+from benchmarks.processes import Running
+
+BATCH_BYTES: Final = 64 * 1024
+NEAR: Final = 1
+FAR: Final = 2
+
+
+class Chunk(msgspec.Struct):
+    """What is told."""
+
+    recipient: str
+    data: bytes
+
+
+class Crypto:
+    """A key for both directions, and a signature in each envelope, as in ours."""
+
+    def __init__(self) -> None:
+        self._signer, self._key = SigningKey(nacl.utils.random(32)), nacl.utils.random(32)
+        self._counters = itertools.count()
+
+    def seal(self, body: bytes) -> bytes:
+        """Sign and encrypt."""
+        counter = next(self._counters)
+        signature = self._signer.sign("env", digest("h-body", body))
+        return counter.to_bytes(8, "big") + encrypt(self._key, counter, b"", signature + body)
+
+    def open(self, sealed: bytes) -> bytes:
+        """Decrypt and verify."""
+        opened = decrypt(self._key, int.from_bytes(sealed[:8], "big"), b"", sealed[8:])
+        assert opened is not None  # noqa: S101 - nobody is between
+        check("a signature", verify(self._signer.public, "env", digest("h-body", opened[64:]), opened[:64]), 1)
+        return opened[64:]
+
+
+@asynccontextmanager
+async def both(port: int) -> AsyncGenerator[tuple[trio.SocketStream, trio.SocketStream]]:
+    """Connect two ends to the forwarder."""
+    async with await forwarder.connect(port, NEAR) as near, await forwarder.connect(port, FAR) as far:
+        yield near, far
+
+
+async def one_way(port: int, messages: int) -> float:
+    """Send so many, and return how many arrive in a second."""
+    crypto, encoder, decoder = Crypto(), msgspec.msgpack.Encoder(), msgspec.msgpack.Decoder(list[Chunk])
+    in_batch = BATCH_BYTES // SIZE
+    received = 0
+    async with both(port) as (near, far), trio.open_nursery() as nursery:
+
+        async def send() -> None:
+            for start in range(0, messages, in_batch):
+                batch = [Chunk("sink", bytes(SIZE)) for _ in range(min(in_batch, messages - start))]
+                await near.send_all(forwarder.frame(FAR, crypto.seal(encoder.encode(batch))))
+
+        start = time.perf_counter()
+        nursery.start_soon(send)
+        frames = forwarder.Frames(far)
+        while received < messages and (found := await frames.next()) is not None:
+            received += sum(len(chunk.data) == SIZE for chunk in decoder.decode(crypto.open(found[1])))
+        seconds = time.perf_counter() - start
+    check("raw chunks", received, messages)
+    return messages / seconds
+
+
+async def median_echo(port: int, requests: int) -> float:
+    """Send a message and wait for it to come back, one at a time; return how many of the median one a second has."""
+    taken: collections.deque[float] = collections.deque()
+    async with both(port) as (near, far), trio.open_nursery() as nursery:
+
+        async def echo() -> None:
+            frames = forwarder.Frames(far)
+            while (found := await frames.next()) is not None:
+                await far.send_all(forwarder.frame(NEAR, found[1]))
+
+        nursery.start_soon(echo)
+        answers = forwarder.Frames(near)
+        for _ in range(requests):
+            start = time.perf_counter()
+            await near.send_all(forwarder.frame(FAR, bytes(SIZE)))
+            answer = await answers.next()
+            taken.append(time.perf_counter() - start)
+            check("bytes of an answer", 0 if answer is None else len(answer[1]), SIZE)
+        nursery.cancel_scope.cancel()
+    return 1 / statistics.median(taken)
+
+
+async def frames(port: int, process: Running, count: int) -> float:
+    """Send so many frames of 16 KiB; return how many a second of the forwarder's CPU has."""
+    size = 16 * 1024
+    received = 0
+    async with both(port) as (near, far), trio.open_nursery() as nursery:
+        spent = process.cpu_seconds()
+
+        async def send() -> None:
+            for _ in range(count):
+                await near.send_all(forwarder.frame(FAR, bytes(size)))
+
+        nursery.start_soon(send)
+        arrived = forwarder.Frames(far)
+        while received < count and (found := await arrived.next()) is not None:
+            received += len(found[1]) == size
+        spent = process.cpu_seconds() - spent
+    check("raw frames", received, count)
+    return count / spent

@@ -1,0 +1,485 @@
+"""What a durable `tell` promises between nodes."""
+
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import attrs
+import pytest
+import structlog
+import trio
+import trio.testing
+from attrs import field, frozen
+
+from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
+from autonomy_trio.errors import NotStored
+from autonomy_trio.fabric import durable
+from autonomy_trio.fabric.journal import Journal, StoreFailed
+from autonomy_trio.fabric.routes import RemoteRef
+from autonomy_trio.fabric.store import Envelope, MemoryStore, Quota, Store
+from autonomy_trio.messages import encode_payload
+from autonomy_trio.wire.constants import SEALED_LIFE
+from autonomy_trio.wire.entries import Tell
+from tests.support.neighbours import eventually
+from tests.support.net import Net, open_net
+
+PAYMENTS = 'principal.team == "payments"'
+
+
+@frozen
+class Pay:
+    amount: int
+
+
+@frozen
+class Poke(Request[int]):
+    pass
+
+
+@attrs.define
+class Book:
+    """What agents of a test have handled, over all their lives."""
+
+    paid: list[int] = field(factory=list[int])
+    failures: int = 0
+    """How many of the next payments fail."""
+    holds: trio.Event | None = None
+    senders: list[tuple[str, Any]] = field(factory=list[tuple[str, Any]])
+
+
+BOOK = Book()
+
+
+@pytest.fixture(autouse=True)
+def book() -> Book:
+    BOOK.__init__()  # type: ignore[misc]
+    return BOOK
+
+
+@agent(mailbox=Mailbox(4))
+class Till:
+    @on(Pay, allow=PAYMENTS)
+    async def pay(self, message: Pay, context: Context) -> None:
+        if BOOK.failures:
+            BOOK.failures -= 1
+            raise ValueError("no change")
+        if BOOK.holds is not None:
+            await BOOK.holds.wait()
+        BOOK.paid.append(message.amount)
+        BOOK.senders.append((context.sender.id, context.sender.attributes.get("team")))
+
+    @on(Poke, allow="true")
+    def poke(self, message: Poke) -> int:
+        return 1
+
+
+@attrs.define(eq=False)
+class Forgetful:
+    """A store that forgets to forget, and may hand each envelope over several times."""
+
+    store: Store
+    copies: int = 1
+
+    async def put(self, envelopes: Sequence[Envelope]) -> Sequence[str | None]:
+        return await self.store.put(envelopes)
+
+    async def read(self, destination: bytes, after: int, most: int) -> Sequence[tuple[int, Envelope]]:
+        return [found for found in await self.store.read(destination, after, most) for _ in range(self.copies)]
+
+    async def forget(self, destination: bytes, ids: Sequence[bytes]) -> None:
+        await trio.lowlevel.checkpoint()
+
+
+@attrs.define
+class World:
+    """A shop whose node comes and goes, and alice of the payments team, who has met it once."""
+
+    net: Net
+    alice: Node
+    home: Path
+    address: str
+
+    @property
+    def store(self) -> MemoryStore:
+        store = self.net.fabric._store
+        assert isinstance(store, MemoryStore)
+        return store
+
+    def keep_in(self, store: Store | None) -> None:
+        """Replace the relay by one with another store."""
+        self.net.fabric._store = store
+        self.net.kill_relay()
+        self.net.start_relay()
+
+    @property
+    def till(self) -> AgentRef[Till]:
+        return self.alice.ref(self.address, Till)
+
+    @asynccontextmanager
+    async def shop(self, **given: object) -> AsyncGenerator[Node]:
+        async with self.net.node([Till], home=self.home, **given) as node:
+            yield node
+
+
+@pytest.fixture
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Open homes and make commits in the loop: a thread would let virtual time run away."""
+
+    async def run_sync(function: Callable[..., object], *args: object, **_: object) -> object:
+        await trio.lowlevel.checkpoint()
+        return function(*args)
+
+    monkeypatch.setattr(trio.to_thread, "run_sync", run_sync)
+
+
+pytestmark = pytest.mark.usefixtures("at_once")
+
+
+@asynccontextmanager
+async def open_world(shop: Path, *, credential: bool = True, **given: object) -> AsyncGenerator[World]:
+    async with open_net() as net, net.node(**given) as alice:
+        async with net.node([Till], home=shop) as node:
+            if credential:
+                alice.add_credential(node.issue(alice.identifier, team="payments", validity=600))
+            address = node.address("till")
+            await alice.ref(address, Till).ask(Poke())
+        yield World(net, alice, shop, address)
+
+
+async def paid(*amounts: int, seconds: float = 5) -> None:
+    await eventually(lambda: sorted(BOOK.paid) == sorted(amounts), seconds)
+
+
+async def test_what_is_told_to_a_node_that_is_away_is_handled_when_it_comes(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        for amount in range(10):
+            await world.till.tell(Pay(amount), durable=True)
+        assert BOOK.paid == []
+        async with world.shop():
+            await paid(*range(10))
+        assert set(BOOK.senders) == {(world.alice.identifier, "payments")}
+        assert world.store.quota.held == 0
+
+
+async def test_what_is_told_to_a_node_that_is_there_is_handled_at_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world, world.shop():
+        await world.till.tell(Pay(1), durable=True)
+        await paid(1)
+
+
+async def test_what_was_handled_is_not_handled_again_after_a_restart(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        world.keep_in(Forgetful(world.store))
+        for _ in range(3):
+            async with world.shop():
+                await paid(1)
+                await trio.sleep(1)
+        assert BOOK.paid == [1]
+
+
+async def test_a_message_whose_handler_did_not_end_comes_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    BOOK.holds = trio.Event()
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop(grace=0.1):
+            await trio.sleep(1)
+        assert BOOK.paid == []
+        BOOK.holds = None
+        async with world.shop():
+            await paid(1)
+
+
+async def test_the_relay_lost_and_replaced_over_one_store_loses_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        world.net.kill_relay()
+        world.net.start_relay()
+        await world.till.tell(Pay(2), durable=True)
+        async with world.shop():
+            await paid(1, 2)
+            await world.till.tell(Pay(3), durable=True)
+            world.net.kill_relay()
+            world.net.start_relay()
+            await world.till.tell(Pay(4), durable=True)
+            await paid(1, 2, 3, 4, seconds=30)
+
+
+async def test_without_a_relay_that_stores_the_sender_is_told(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        world.keep_in(None)
+        with pytest.raises(NotStored, match=r"no store.*--store"):
+            await world.till.tell(Pay(1), durable=True)
+
+
+async def test_a_full_mailbox_is_told_and_loses_nothing_that_was_promised(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        world.store.quota = Quota(mailbox_envelopes=4)
+        await world.till.tell(Pay(1), durable=True)
+        await world.till.tell(Pay(2), durable=True)
+        with pytest.raises(NotStored, match="mailbox full"):
+            await world.till.tell(Pay(3), durable=True)
+        async with world.shop():
+            await paid(1, 2)
+            await world.till.tell(Pay(3), durable=True)
+            await paid(1, 2, 3)
+
+
+async def test_a_relay_that_is_away_is_waited_for_but_not_for_ever(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        world.net.kill_relay()
+        began = trio.current_time()
+        with pytest.raises(NotStored, match="no relay is there"):
+            await world.till.tell(Pay(1), durable=True)
+        assert trio.current_time() - began < 60
+
+
+async def test_a_node_that_was_never_met_and_is_away_is_told_of(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world, world.net.node() as stranger:
+        with pytest.raises(NotStored, match="never met"):
+            await stranger.ref(world.address, Till).tell(Pay(1), durable=True)
+
+
+async def test_a_node_that_was_never_met_and_is_there_is_met_first(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world, world.net.node() as stranger, world.shop() as shop:
+        stranger.add_credential(shop.issue(stranger.identifier, team="payments"))
+        await stranger.ref(world.address, Till).tell(Pay(1), durable=True)
+        await paid(1)
+
+
+async def test_whom_a_node_with_a_home_has_met_it_knows_after_a_restart(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop", home=tmp_path / "alice") as world:
+        pass
+    async with open_net() as net, net.node(home=tmp_path / "alice") as alice:
+        await alice.ref(world.address, Till).tell(Pay(1), durable=True)
+        async with net.node([Till], home=tmp_path / "shop"):
+            await paid(1)
+
+
+async def test_a_sender_without_the_right_runs_nothing_and_is_not_heard_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop", credential=False) as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop() as shop:
+            await eventually(lambda: shop.statistics().dead_letters == {"denied": 1})
+            # Else strangers, who have as many identities as they like, could fill the memory for all others.
+            assert len(shop._durable._memories._came) == 0
+        assert BOOK.paid == []
+        assert world.store.quota.held == 0
+
+
+async def test_credentials_count_as_of_when_the_message_was_written(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        await trio.sleep(3600)
+        await world.till.tell(Pay(2), durable=True)
+        async with world.shop() as shop:
+            await eventually(lambda: shop.statistics().dead_letters == {"denied": 1})
+            await paid(1)
+
+
+async def test_a_message_that_fails_its_agent_is_handled_again(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    BOOK.failures = 2
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop():
+            await paid(1, seconds=30)
+
+
+async def test_a_message_that_fails_its_agent_three_times_is_given_up(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    BOOK.failures = 3
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop() as shop:
+            await trio.sleep(60)
+            assert shop.statistics().dead_letters["failed"] == 3
+        async with world.shop():
+            await trio.sleep(60)
+        assert BOOK.paid == []
+        assert world.store.quota.held == 0
+
+
+async def test_an_agent_that_comes_late_gets_its_messages(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.net.node(home=tmp_path / "shop") as shop:
+            await trio.sleep(10)
+            shop.spawn(Till)
+            await paid(1)
+
+
+async def test_what_is_for_an_agent_that_never_comes_is_a_dead_letter(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.net.node(home=tmp_path / "shop") as shop:
+            await trio.sleep(40)
+            assert shop.statistics().dead_letters == {"unknown agent": 1}
+        assert world.store.quota.held == 0
+
+
+async def test_a_full_mailbox_of_the_agent_loses_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    BOOK.holds = trio.Event()
+    async with open_world(tmp_path / "shop") as world:
+        for amount in range(20):
+            await world.till.tell(Pay(amount), durable=True)
+        async with world.shop():
+            await trio.sleep(5)
+            BOOK.holds.set()
+            await paid(*range(20))
+
+
+async def test_a_message_expires_in_a_week(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_net() as net:
+        async with net.node() as alice:
+            async with net.node([Till], home=tmp_path) as shop:
+                alice.add_credential(shop.issue(alice.identifier, team="payments"))
+                till = alice.ref(shop.address("till"), Till)
+                await till.ask(Poke())
+            await till.tell(Pay(1), durable=True)
+        await trio.sleep(SEALED_LIFE + 1)
+        async with net.node([Till], home=tmp_path):
+            await trio.sleep(60)
+        assert BOOK.paid == []
+        store = net.fabric._store
+        assert isinstance(store, MemoryStore)
+        assert store.quota.held == 0
+
+
+async def test_a_copy_from_another_relay_is_handled_once(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    """The relay hands one envelope over twice on one connection."""
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        world.keep_in(Forgetful(world.store, copies=2))
+        async with world.shop():
+            await paid(1)
+            await trio.sleep(5)
+        assert BOOK.paid == [1]
+
+
+async def test_rubbish_from_a_relay_is_refused_and_forgotten(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        for key, (place, envelope) in list(world.store._envelopes.items()):
+            changed = envelope.packet[:-1] + bytes([envelope.packet[-1] ^ 1])
+            world.store._envelopes[key] = place, attrs.evolve(envelope, packet=changed)
+        with structlog.testing.capture_logs() as log:
+            async with world.shop():
+                await trio.sleep(5)
+        assert BOOK.paid == []
+        assert [line["why"] for line in log if line["event"] == "sealed envelope refused"]
+        structlog.reset_defaults()
+
+
+async def test_a_relay_reads_nothing_of_it(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1_234_567), durable=True)
+        ((_, envelope),) = world.store._envelopes.values()
+        for secret in (b"till", b"Pay", b"amount", b"payments"):
+            assert secret not in envelope.packet
+
+
+async def test_a_cancelled_tell_leaves_nothing_behind(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        world.net.kill_relay()
+        with trio.move_on_after(1) as scope:
+            await world.till.tell(Pay(1), durable=True)
+        assert scope.cancelled_caught
+        world.net.start_relay()
+        await world.till.tell(Pay(2), durable=True)
+        async with world.shop():
+            await paid(2)
+
+
+async def test_an_agent_of_another_node_has_no_rights_of_its_node(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        monkeypatch.setattr(RemoteRef, "_tell", lambda _, message: Tell("till", "Pay", encode_payload(message), 1))
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop() as shop:
+            await eventually(lambda: shop.statistics().dead_letters == {"denied": 1})
+        assert BOOK.paid == []
+
+
+async def test_what_there_was_no_room_for_is_fetched_later(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(durable, "MOST_TAKEN", 2)
+    async with open_world(tmp_path / "shop") as world:
+        for amount in range(6):
+            await world.till.tell(Pay(amount), durable=True)
+        async with world.shop():
+            await trio.sleep(10 * durable.FETCH_EVERY)
+        assert sorted(BOOK.paid) == list(range(6))
+        assert world.store.quota.held == 0
+
+
+async def test_what_a_full_disk_did_not_let_a_node_write_down_is_handled_once_while_it_runs(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    do = Journal.do
+
+    async def fail(*_: object, **__: object) -> None:
+        await trio.lowlevel.checkpoint()
+        raise StoreFailed("the disk is full")
+
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        async with world.shop():
+            monkeypatch.setattr(Journal, "do", fail)
+            await paid(1)
+            await trio.sleep(1)
+            assert world.store.quota.held > 0
+            monkeypatch.setattr(Journal, "do", do)
+            await trio.sleep(2 * durable.FETCH_EVERY)
+        assert BOOK.paid == [1]
+        assert world.store.quota.held == 0
+
+
+async def test_to_an_agent_of_the_same_process_it_is_a_tell(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_net() as net, net.node([Till]) as node:
+        node.add_credential(node.issue(node.identifier, team="payments"))
+        await node.ref("till", Till).tell(Pay(1), durable=True)
+        await paid(1)
