@@ -5,6 +5,7 @@ from collections.abc import Generator
 from typing import Final
 
 import pytest
+import structlog
 from hypothesis import settings
 
 IN_CI: Final = bool(os.environ.get("CI"))
@@ -12,6 +13,13 @@ IN_CI: Final = bool(os.environ.get("CI"))
 # No deadline: a shared machine's pauses are no failure of the code. In CI the same commit draws the same examples.
 settings.register_profile("autonomy", deadline=None, print_blob=True, derandomize=IN_CI)
 settings.load_profile("autonomy")
+
+
+@pytest.fixture(autouse=True)
+def structlog_is_as_before() -> Generator[None]:
+    """Take back what `capture_logs` does for good: after it structlog counts as configured by its program."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.hookimpl(wrapper=True, tryfirst=True)
