@@ -276,12 +276,15 @@ class Runtime:
         """Send a message to a topic's subscribers."""
         self.topics.publish(topic, message, source)
 
+    def speaking(self) -> Cell | None:
+        """Return the agent of this node whose code is running; None outside of any."""
+        speaking = speaker.get()
+        return None if speaking is None or speaking.cell.runtime is not self else speaking.cell
+
     def sender(self) -> Sender:
         """Return who sends: the agent whose code is running, else the node."""
-        speaking = speaker.get()
-        if speaking is None or speaking.cell.runtime is not self:
-            return OUTSIDE
-        return Sender(speaking.cell.name, "")
+        cell = self.speaking()
+        return OUTSIDE if cell is None else Sender(cell.name, "")
 
     def check_wait(self, waiter: Voice, cell: Cell) -> None:
         """Refuse a wait that could never end; see `deadlock`."""

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, final
 import attrs
 import trio
 
-from autonomy_trio.actors.delivery import OUTSIDE
 from autonomy_trio.actors.refs import OutsideRef
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Spec
 from autonomy_trio.actors.streams import CREDIT
-from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageError
+from autonomy_trio.errors import Denied, MessageError, NotDelivered, NotStored, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.durable import Depot, Durable
 from autonomy_trio.fabric.outcomes import Expected
@@ -141,9 +140,15 @@ class RemoteRef(OutsideRef[Any]):
         return Tell(_checked(self.name), _name(message), encode_payload(message), 0)
 
     def _prepare(self) -> None:
-        if self._runtime.draining and self._runtime.sender() is OUTSIDE:
+        cell = self._runtime.speaking()
+        if self._runtime.draining and cell is None:
             msg = "the node is stopping: nothing was sent"
             raise NotDelivered(msg)
+        if cell is not None and not cell.spec.inherit:
+            raise Denied(
+                f"{cell.name} speaks for itself alone (inherit=False), and what it sends to {self.address} would be"
+                " taken for its node's: let another agent of its node send it"
+            )
         if self._address.relay is not None:
             self._attach(self._address.relay)
 
