@@ -12,7 +12,8 @@ from autonomy_trio.actors.delivery import Sender
 from autonomy_trio.actors.refs import AgentRef, Down
 from autonomy_trio.actors.spec import Mailbox
 from autonomy_trio.actors.supervision import pool, supervise
-from autonomy_trio.fabric.node import App, Node, current_node, open_node
+from autonomy_trio.fabric.node import Node, current_node
+from autonomy_trio.fabric.opening import App, open_node
 from autonomy_trio.messages import Request, Stream, message
 
 __all__ = [

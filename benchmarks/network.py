@@ -20,7 +20,7 @@ TOLD: Final = 10_000
 """Messages told in a quick run; this and the next are four times as many in a full one."""
 ASKED: Final = 10 * ASKERS
 ASKED_SINGLY: Final = 250
-PACKETS: Final = 500
+PACKETS: Final = 2000
 IDLE: Final = 200
 """Connections whose memory is measured; a relay takes so many at once from one address."""
 KIB: Final = 1024

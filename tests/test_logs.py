@@ -13,13 +13,6 @@ from autonomy_trio.logs import Form, get_log, printable, showing, shown
 SECRET = "5ec2e7" * 8
 
 
-@pytest.fixture(autouse=True)
-def unconfigured() -> Generator[None]:
-    structlog.reset_defaults()
-    yield
-    structlog.reset_defaults()
-
-
 def fail_with(text: str) -> None:
     seed = SECRET.encode()  # a local variable of the frame
     raise ValueError(text, len(seed))

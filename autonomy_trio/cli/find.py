@@ -9,7 +9,7 @@ from autonomy_trio.cli.options import anchors_option, home_option, parse_attribu
 from autonomy_trio.cli.output import debug_option, log_option, say, written
 from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric.node import open_node
+from autonomy_trio.fabric.opening import open_node
 from autonomy_trio.logs import printable
 
 if TYPE_CHECKING:

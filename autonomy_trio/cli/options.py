@@ -15,7 +15,7 @@ from autonomy_trio.cli.passphrase import passphrase_option
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import Report, listen_for_metrics
-from autonomy_trio.fabric.node import ANCHORS_FILE
+from autonomy_trio.fabric.opening import ANCHORS_FILE
 from autonomy_trio.groups import single_error
 from autonomy_trio.trust.attributes import to_record
 

@@ -21,7 +21,7 @@ from autonomy_trio.cli.screen import checked_screen
 from autonomy_trio.cli.send import parse_message
 from autonomy_trio.cli.target import load_agents
 from autonomy_trio.errors import ConfigurationError, MessageError, PolicyError
-from autonomy_trio.fabric.node import check_agents
+from autonomy_trio.fabric.opening import check_agents
 from autonomy_trio.logs import printable
 from autonomy_trio.messages import Untyped, decode_payload, encode_payload
 from autonomy_trio.trust.allow import suggest

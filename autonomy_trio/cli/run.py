@@ -28,7 +28,8 @@ from autonomy_trio.cli.target import load_agents
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import node_report
-from autonomy_trio.fabric.node import Node, check_agents, open_node
+from autonomy_trio.fabric.node import Node
+from autonomy_trio.fabric.opening import check_agents, open_node
 
 DEFAULT_LISTEN: Final = "127.0.0.1:4000"
 

@@ -14,7 +14,8 @@ from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.addresses import Address
-from autonomy_trio.fabric.node import Node, open_node
+from autonomy_trio.fabric.node import Node
+from autonomy_trio.fabric.opening import open_node
 from autonomy_trio.messages import Untyped
 from autonomy_trio.trust.records import format_identifier
 

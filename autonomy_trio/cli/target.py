@@ -13,7 +13,7 @@ from typing import cast
 from autonomy_trio.actors.declare import snake_case
 from autonomy_trio.actors.supervision import factories, taken_twice
 from autonomy_trio.errors import AutonomyError, ConfigurationError, UsageError
-from autonomy_trio.fabric.node import Entry
+from autonomy_trio.fabric.opening import Entry
 
 
 def load_agents(target: str) -> list[Entry]:

@@ -15,7 +15,8 @@ from autonomy_trio.actors.local import LocalRef
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.supervision import Pool
-from autonomy_trio.fabric.node import Entry, Node, NodeStatistics, open_node
+from autonomy_trio.fabric.node import Node, NodeStatistics
+from autonomy_trio.fabric.opening import Entry, open_node
 from autonomy_trio.messages import wire_name
 from autonomy_trio.testing.injections import Injection, Injections, cells_of, kill
 from autonomy_trio.testing.probe import Probe, make_probe

@@ -1,19 +1,9 @@
 """Dead letters: every one counted, the latest kept, a sample logged."""
 
-from collections.abc import Generator
-
 import pytest
-import structlog
 from structlog.testing import capture_logs
 
 from autonomy_trio.actors.dead_letters import MOST_KEPT, DeadLetter, DeadLetters
-
-
-@pytest.fixture(autouse=True)
-def unconfigured() -> Generator[None]:
-    """Take back what `capture_logs` does for good: after it structlog counts as configured by its program."""
-    yield
-    structlog.reset_defaults()
 
 
 def letter(number: int = 0) -> DeadLetter:

@@ -64,7 +64,6 @@ async def hang(_: Context) -> None:
 def log() -> Generator[Log]:
     with structlog.testing.capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 def lines_on_trouble(log: Log) -> list[tuple[str, str]]:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-import structlog
 import trio
 import trio.testing
 from attrs import frozen
@@ -85,7 +84,6 @@ class Crowded:
 def lines() -> Generator[Lines]:
     with capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 async def annoy(ref: AgentRef[Any], times: float) -> None:

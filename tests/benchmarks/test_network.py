@@ -15,8 +15,11 @@ from benchmarks.measure import Row, WrongResultError
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let a run do a few of everything, once, without NATS: such a run proves nothing about speed."""
-    few = {"TOLD": 200, "ASKERS": 4, "ASKED": 8, "ASKED_SINGLY": 3, "PACKETS": 4, "IDLE": 2}
+    """Let a run do a few of everything, once, without NATS: such a run proves nothing about speed.
+
+    Of packets not fewer: the kernel tells another process's CPU time late by up to 4 ms.
+    """
+    few = {"TOLD": 200, "ASKERS": 4, "ASKED": 8, "ASKED_SINGLY": 3, "PACKETS": 400, "IDLE": 2}
     for name, count in few.items():
         monkeypatch.setattr(network, name, count)
     monkeypatch.setattr(network, "interleave", lambda _, *measures: [measure() for measure in measures])
@@ -28,7 +31,8 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_run_writes_every_row_and_says_what_is_missing(tmp_path: Path) -> None:
     file = tmp_path / "network.json"
     run = CliRunner().invoke(main, ["network", "--quick", "--json", str(file)])
-    assert file.exists(), f"{run.output}{run.exception!r}"
+    if not isinstance(run.exception, SystemExit | None):
+        raise run.exception
     rows = json.loads(file.read_text())
     without = " (nats-server is not installed)"
     assert list(rows) == [

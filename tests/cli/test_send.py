@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from autonomy_trio.fabric.node import open_node
+from autonomy_trio.fabric.opening import open_node
 from tests.cli.conftest import Call, Served, credential_for
 from tests.support.processes import Process, free_port
 

@@ -23,7 +23,6 @@ def log() -> Generator[list[MutableMapping[str, Any]]]:
     """Every line that is logged, debug ones among them."""
     with structlog.testing.capture_logs() as lines:
         yield lines
-    structlog.reset_defaults()
 
 
 @pytest.fixture

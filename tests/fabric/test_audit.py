@@ -82,7 +82,6 @@ def test_a_full_disk_is_logged_once_and_the_gap_is_told(log: AuditLog, monkeypat
         monkeypatch.setattr(os, "write", real)
         write(log, "Second")
         write(log, "Third")
-    structlog.reset_defaults()
     assert [line.get("action", line.get("lost")) for line in lines(log)] == ["First", 3, "Second", "Third"]
     assert [(entry["event"], entry["log_level"]) for entry in logged] == [
         ("audit log not written", "error"),

@@ -8,7 +8,7 @@ from attrs import frozen
 
 from autonomy_trio import Request, agent, message, on
 from autonomy_trio.errors import CredentialError, DeclarationError, Denied, NotHandled, PolicyError
-from autonomy_trio.fabric.node import check_agents
+from autonomy_trio.fabric.opening import check_agents
 from autonomy_trio.messages import Untyped
 from autonomy_trio.trust.anchors import Anchor, to_toml
 from autonomy_trio.trust.authority import open_authority

@@ -407,7 +407,6 @@ async def test_rubbish_from_a_relay_is_refused_and_forgotten(
                 await trio.sleep(5)
         assert BOOK.paid == []
         assert [line["why"] for line in log if line["event"] == "sealed envelope refused"]
-        structlog.reset_defaults()
 
 
 async def test_a_relay_reads_nothing_of_it(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:

@@ -23,7 +23,7 @@ from autonomy_trio.errors import (
     OutcomeUnknown,
     PolicyError,
 )
-from autonomy_trio.fabric import node as node_module
+from autonomy_trio.fabric import opening
 from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
@@ -207,7 +207,7 @@ async def make_reborn(net: Net, server: Node, monkeypatch: pytest.MonkeyPatch) -
         await trio.lowlevel.checkpoint()
         return Vault.in_memory(random=same_each_time())
 
-    monkeypatch.setattr(node_module, "_open_vault", open_vault)
+    monkeypatch.setattr(opening, "_open_vault", open_vault)
     async with net.node(relay=()) as alice:
         return Reborn(net, server.issue(alice.identifier, team="payments"))
 
@@ -327,7 +327,6 @@ async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: W
         for _ in range(10):
             say(world.bob, world.server, [Presentations((bytes([number]),)) for number in range(250)])
         await trio.sleep(1)
-    structlog.reset_defaults()
     assert len(lines) < 20
     assert world.server._admission.unproven <= 65
 

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from autonomy_trio import Node
 from autonomy_trio.errors import Denied, NotDelivered, RelayRefused, VaultError
-from autonomy_trio.fabric import node as node_module
+from autonomy_trio.fabric import opening
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.testing.node import EPOCH, virtual_now
 from autonomy_trio.trust.anchors import Anchor, to_toml
@@ -61,7 +61,7 @@ def opened_as(monkeypatch: pytest.MonkeyPatch) -> As:
             vault.renew(virtual_now())
             return vault
 
-        monkeypatch.setattr(node_module, "_open_vault", open_vault)
+        monkeypatch.setattr(opening, "_open_vault", open_vault)
 
     return opened_as
 

@@ -19,7 +19,7 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric.attachments import MOST_RELAYS
-from autonomy_trio.fabric.node import check_agents
+from autonomy_trio.fabric.opening import check_agents
 from autonomy_trio.fabric.outcomes import from_code, to_code
 from tests.support.net import Add, Counter, Fail, Hold, Net, Note, Notes, Secret, Total, World
 

@@ -110,7 +110,6 @@ async def test_a_policy_that_hiding_an_attribute_evades_is_logged(net: Net, file
     with structlog.testing.capture_logs() as logged:
         async with net.node([Counter], policy=file):
             pass
-    structlog.reset_defaults()
     found = [entry for entry in logged if entry["event"] == "policy can be evaded"]
     assert [(entry["policy"], entry["by_hiding"]) for entry in found] == [("policies.cedar:2", ["principal.team"])]
 

@@ -390,7 +390,6 @@ async def test_what_no_code_of_a_user_raised_is_logged_without_the_frames_of_the
         async with open_test_node([Counter]) as node:
             node.fail_next(node.ref("counter"), OSError("no disk"))
             await node.ref("counter").tell(Add())
-    structlog.reset_defaults()
     (line,) = [line for line in lines if line["event"] == "agent failed"]
     assert str(line["exc_info"]) == "no disk"
     assert line["exc_info"].__traceback__ is None
