@@ -115,6 +115,8 @@ class Attachment:
     """Returns what to show to a relay that asks for credentials of these issuers."""
     on_records: Callable[["Attachment", Records], None] = lambda _, records: None  # noqa: ARG005 - as above
     """Takes the answer to a lookup in the relay's directory."""
+    on_detached: Callable[[], None] = lambda: None
+    """Called when the relay was lost, with what it had taken and not delivered."""
     is_attached: bool = False
     times_attached: int = 0
     _asks_for: tuple[bytes, ...] = ()
@@ -254,17 +256,23 @@ class Attachment:
                         self._ask_for_stored()
                     failure = await self._converse(link, parameters)
                 finally:
-                    self.is_attached = False
-                    self._outbox.discard()
-                    self._taken.clear()
-                    for storing in self._unstored.values():
-                        storing.end(LOST)
+                    self._detach()
                     with trio.CancelScope(shield=True):
                         await link.aclose()
             except (LinkError, ProtocolError) as error:
                 failure = error
             nursery.cancel_scope.cancel()
         raise failure
+
+    def _detach(self) -> None:
+        """Let go of what the relay will not carry any more."""
+        was_attached, self.is_attached = self.is_attached, False
+        self._outbox.discard()
+        self._taken.clear()
+        for storing in self._unstored.values():
+            storing.end(LOST)
+        if was_attached:
+            self.on_detached()
 
     async def _register(self, link: Link) -> Parameters:
         """Prove to the relay who this node is, and have it prove which relay it is."""

@@ -143,6 +143,7 @@ class Attachments:
         if self._fetches:
             attachment.fetch()
         attachment.on_records = self.on_records
+        attachment.on_detached = self._peers.refresh
         if relay.pin is not None:
             self._histories.watcher.keep(relay.pin)
         self._by_url[relay.url] = attachment

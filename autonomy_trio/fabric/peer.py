@@ -20,9 +20,11 @@ from autonomy_trio.fabric.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.wire.constants import AWAITED
 from autonomy_trio.wire.entries import (
     Answer,
     Ask,
+    Awaited,
     Cancel,
     Down,
     Entry,
@@ -252,6 +254,15 @@ class Peer:
                 self.post(entry)
         for request in (*self.served, *self.feeding, *self.watched):
             self.cancel(request)
+
+    def ask_about_sent(self, before: float) -> None:
+        """Ask which asks are still open there, of those sent before a time, unless such a word waits to leave."""
+        if any(isinstance(entry, Awaited) for entry in self.waiting):
+            return
+        asks = self.asked.values()
+        sent = [each.entry.request for each in asks if each.sent_at is not None and each.sent_at < before]
+        for start in range(0, len(sent), AWAITED):
+            self.post(Awaited(tuple(sent[start : start + AWAITED])))
 
     def end_silent(self, now: float) -> None:
         """End the streams and watches of a node that has said nothing of them for too long."""

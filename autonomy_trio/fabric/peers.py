@@ -34,6 +34,7 @@ from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import (
     Answer,
     Ask,
+    Awaited,
     Cancel,
     Credit,
     Down,
@@ -210,8 +211,10 @@ class Peers:
             self._expect(peer)
 
     def refresh(self) -> None:
-        """Let every peer's queue be looked at again, after a relay came back."""
-        for peer in self._peers.values():
+        """Look at every peer again after a relay has come or gone: what can leave, and what was lost on the way."""
+        for peer in list(self._peers.values()):
+            self._repeat(peer, trio.current_time(), asked_before=math.inf)
+            self._expect(peer)
             peer.wake()
 
     async def run_timers(self) -> None:
@@ -225,15 +228,18 @@ class Peers:
             self._carry_out()
 
     async def run_repeats(self) -> None:
-        """Say again and again what keeps streams and watches open, and end those of the silent, until cancelled."""
+        """Say again and again what is open and what keeps it so, and end what the silent had, until cancelled."""
         while True:
             await trio.sleep(REPEAT_EVERY)
             for peer in list(self._peers.values()):
-                self._repeat(peer, trio.current_time())
+                now = trio.current_time()
+                self._repeat(peer, now, asked_before=now - JUST_SENT)
                 self._expect(peer)
 
     @staticmethod
-    def _repeat(peer: Peer, now: float) -> None:
+    def _repeat(peer: Peer, now: float, *, asked_before: float) -> None:
+        """Say what is open, so that the other node tells what it has nothing of: that was lost on the way."""
+        peer.ask_about_sent(asked_before)
         waiting = set(map(id, peer.waiting))
         for reading in peer.reading.values():
             if reading.sent_at is not None and id(reading.word) not in waiting:
@@ -400,7 +406,7 @@ class Peers:
             return  # nothing is taken from whom the endpoint has not presented
         for entry in event.entries:
             match entry:
-                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch():
+                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited():
                     self.reception.take(peer, entry, late=event.late)
                 case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
                     peer.take_answer(entry, self.read_ref)

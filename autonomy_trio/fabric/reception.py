@@ -15,7 +15,7 @@ from autonomy_trio.fabric.outcomes import error_entry
 from autonomy_trio.fabric.peer import Answering, Judge, Peer
 from autonomy_trio.fabric.streams import Feeding
 from autonomy_trio.fabric.watches import MOST_WATCHES, Watched
-from autonomy_trio.wire.entries import Asking, Cancel, Credit, Message, Open, Tell, Unwatch, Watch
+from autonomy_trio.wire.entries import Asking, Awaited, Cancel, Credit, Message, Open, Tell, Unwatch, Watch
 
 
 @final
@@ -49,6 +49,8 @@ class Reception:
                 self._take_watch(peer, entry, late=late)
             case Credit():
                 self._take_credit(peer, entry)
+            case Awaited():
+                self._take_awaited(peer, entry, late=late)
             case _:
                 self._take_request(peer, entry, late=late)
 
@@ -90,6 +92,16 @@ class Reception:
                 watched.tell("unknown agent")
             else:
                 watched.begin(Outsider(watched.tell, found))
+
+    @staticmethod
+    def _take_awaited(peer: Peer, entry: Awaited, *, late: bool) -> None:
+        """Tell of asks that are not open here: an answer that was sent is ahead of this, and an ask to come is late."""
+        if late:
+            return  # what it names may have been answered since then; it is repeated
+        lost = OutcomeUnknown("the ask is not open here: it, or its answer, was lost on the way")
+        for request in entry.requests:
+            if request not in peer.served:
+                peer.post(error_entry(request, lost))
 
     @staticmethod
     def _take_credit(peer: Peer, entry: Credit) -> None:

@@ -49,6 +49,8 @@ INTRODUCTIONS: Final = 1024
 """Agents of a peer that a session knows by an index; the one not heard of for longest gives way."""
 INTRODUCTIONS_BYTES: Final = 1024 * 1024
 """What is kept of one peer's agents, their credentials together."""
+AWAITED: Final = 1024
+"""Asks in one word about which are still open: as many as one node may have open at another."""
 NAME_CHARACTERS: Final = 255
 """An agent's name, a message's wire name."""
 CODE_CHARACTERS: Final = 64

@@ -13,6 +13,7 @@ import msgspec
 from autonomy_trio.errors import MessageError, ProtocolError
 from autonomy_trio.trust.records import SIGNATURE_BYTES, Signed
 from autonomy_trio.wire.constants import (
+    AWAITED,
     BATCH_BYTES,
     BATCH_ENTRIES,
     BODY_ENTRIES,
@@ -239,13 +240,25 @@ class Unwatch(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     request: Number
 
 
+class Awaited(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=19):
+    """The sender waits for the answers to these asks; those that the receiver does not know are answered by an error.
+
+    An ask that comes after it, though it was sent before, is late and never run, so that its outcome is known to both.
+
+    Attributes:
+        requests: the asker's numbers.
+    """
+
+    requests: Annotated[tuple[Number, ...], msgspec.Meta(min_length=1, max_length=AWAITED)]
+
+
 Message = Tell | Ask | Open
 """What agents handle, by policy."""
 
 Answer = Reply | Error | Foreseen | Item | Progress | Down
 """What goes to who asked."""
 
-Asking = Message | Cancel | Credit | Watch | Unwatch
+Asking = Message | Cancel | Credit | Watch | Unwatch | Awaited
 """What goes to who answers."""
 
 Entry = Asking | Answer | Presentations | Close | Introduce | Introduced | Forgotten
@@ -257,6 +270,7 @@ _ENCODER: Final = msgspec.msgpack.Encoder()
 _FRAMING_BYTES: Final = 48
 """More than msgpack adds to any entry: heads of its fields and array, three numbers."""
 _INDEX_BYTES: Final = 5
+_NUMBER_BYTES: Final = 9
 _UTF8_BYTES: Final = 4
 """The most bytes of a character."""
 
@@ -299,6 +313,8 @@ def entry_size(entry: Entry) -> int:
             size = records + _presentations_size(entry.presentations)
         case Introduced() | Forgotten():
             size = _INDEX_BYTES * len(entry.indices)
+        case Awaited():
+            size = _NUMBER_BYTES * len(entry.requests)
         case Watch() | Down() | Close():
             size = _UTF8_BYTES * len(entry.recipient if isinstance(entry, Watch) else entry.reason)
         case _:

@@ -20,6 +20,7 @@ from autonomy_trio.wire.constants import (
 )
 from autonomy_trio.wire.entries import (
     Ask,
+    Awaited,
     Cancel,
     Close,
     Credit,
@@ -71,6 +72,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Watch, numbers, names, indices),
     st.builds(Down, numbers, st.text(max_size=64)),
     st.builds(Unwatch, numbers),
+    st.builds(Awaited, st.lists(numbers, min_size=1, max_size=20).map(tuple)),
 )
 
 ONE_OF_EACH: list[Entry] = [
@@ -92,6 +94,7 @@ ONE_OF_EACH: list[Entry] = [
     Watch(1, "agent", 0),
     Down(1, "stopped"),
     Unwatch(1),
+    Awaited((1, 2)),
 ]
 
 
@@ -125,6 +128,8 @@ def test_kinds_are_integers_first() -> None:
         [[16, 1, "a" * 256, 0]],
         [[17, 1, "r" * 65]],
         [[18, None]],
+        [[19, []]],
+        [[19, [1] * 1025]],
         [[0, "a", "b", b"", 0]],
         [["1", "a", "b", b"", 0]],
         [[True, "a", "b", b"", 0]],
