@@ -51,10 +51,10 @@ class Stream(Generic[T_co]):
 
 
 @attrs.frozen
-class Untyped(Request[Any]):
-    """A request or message known only by its wire name and plain fields, as the command line sends it.
+class Untyped(Request[Any], Stream[Any]):
+    """A message of any kind known only by its wire name and plain fields, as the command line sends it.
 
-    Its reply is decoded without a type: maps, lists and scalars.
+    Its reply, or each of its items, is decoded without a type: maps, lists and scalars.
     """
 
     name: str

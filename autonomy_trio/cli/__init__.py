@@ -19,7 +19,7 @@ from autonomy_trio.cli.output import say, say_error
 from autonomy_trio.cli.policy import policy
 from autonomy_trio.cli.relay import relay
 from autonomy_trio.cli.run import run
-from autonomy_trio.cli.send import ask, send
+from autonomy_trio.cli.send import ask, send, stream
 from autonomy_trio.errors import AutonomyError, UsageError
 from autonomy_trio.logs import printable, showing
 
@@ -39,7 +39,7 @@ def autonomy_trio() -> None:
     """A secure messaging fabric for agents."""
 
 
-for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask):
+for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask, stream):
     autonomy_trio.add_command(_command)
 
 

@@ -1,9 +1,13 @@
-"""``send`` and ``ask``: one message to an agent, from the command line."""
+"""``send``, ``ask`` and ``stream``: one message to an agent, from the command line, and what it answers."""
 
 import json
+import os
+import stat
 import sys
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final, TypeVar, cast
 
 import attrs
 import click
@@ -12,6 +16,7 @@ import trio
 from autonomy_trio.cli.options import credential_option, home_option, relay_option, run_trio
 from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for
+from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.node import Node
@@ -21,6 +26,8 @@ from autonomy_trio.trust.records import format_identifier
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+T = TypeVar("T")
 
 MOST_QUOTED: Final = 60
 """Characters of a message that an error quotes."""
@@ -47,16 +54,54 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
     where, relays = _reachable(address, relays)
     passphrase = passphrase_for(home)
 
+    async def answer(node: Node) -> object:
+        _refuse_itself(node, where, home)
+        try:
+            return await node.ref(str(where)).ask(request)
+        except trio.TooSlowError:
+            msg = f"{where} did not answer {request.name} in {node.ask_limit:g} s: it may have had effects"
+            raise OutcomeUnknown(msg) from None
+
     async def main() -> object:
-        async with open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials) as node:
-            _refuse_itself(node, where, home)
-            try:
-                return await node.ref(str(where)).ask(request)
-            except trio.TooSlowError:
-                msg = f"{where} did not answer {request.name} in {node.ask_limit:g} s: it may have had effects"
-                raise OutcomeUnknown(msg) from None
+        opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials)
+        return await _interruptibly(opened, answer)
 
     click.echo(_to_json(run_trio(main)))
+
+
+@click.command(short_help="Open a stream of a running agent and print its items.")
+@click.argument("address")
+@click.argument("message")
+@relay_option
+@home_option
+@credential_option
+@log_option
+@debug_option
+def stream(address: str, message: str, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]) -> None:
+    """Open a stream of a running agent and print each of its items as a line of JSON.
+
+    It ends with the stream, with Ctrl-C, or when nobody reads what it prints, as behind '| head -1'; the agent is told.
+    One that is read slowly slows the agent down, and loses nothing.
+    """
+    wanted = parse_message(message)
+    where, relays = _reachable(address, relays)
+    passphrase = passphrase_for(home)
+
+    async def show(node: Node) -> None:
+        _refuse_itself(node, where, home)
+        async with trio.open_nursery() as nursery, node.ref(str(where)).stream(wanted) as items:
+            nursery.start_soon(_end_without_reader, nursery.cancel_scope)
+            async for item in items:
+                # In a thread: whoever reads slowly must not keep the node from showing its relay that it lives.
+                if not await trio.to_thread.run_sync(_printed, _to_json(item)):
+                    break
+            nursery.cancel_scope.cancel()
+
+    async def main() -> None:
+        opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials)
+        await _interruptibly(opened, show)
+
+    run_trio(main)
 
 
 @click.command()
@@ -90,6 +135,49 @@ def send(  # noqa: PLR0913, PLR0917 - the options of the command
 
     run_trio(main)
     say(f"{'stored' if durable else 'sent'} {told.name} {'for' if durable else 'to'} {where}")
+
+
+async def _interruptibly(opened: AbstractAsyncContextManager[Node], work: Callable[[Node], Awaitable[T]]) -> T:
+    """Work with a node until that is done; at a signal withdraw what is under way, so that the other node is told.
+
+    Raises:
+        KeyboardInterrupt: a signal came first.
+    """
+    results: list[T] = []
+    async with stoppable() as stop, opened as node:
+        stop.drains = True
+        async with trio.open_nursery() as nursery:
+
+            async def withdraw() -> None:
+                await stop.asked.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(withdraw)
+            results.append(await work(node))
+            nursery.cancel_scope.cancel()
+    if not results:
+        raise KeyboardInterrupt
+    return results[0]
+
+
+async def _end_without_reader(scope: trio.CancelScope) -> None:
+    """End a scope when nobody reads standard output any more, where that is a pipe and the system tells."""
+    with suppress(AttributeError, OSError, ValueError):  # there is none, or none that can be waited for
+        output = sys.stdout.fileno()
+        if stat.S_ISFIFO(os.fstat(output).st_mode):
+            await trio.lowlevel.wait_readable(output)  # a pipe's end that writes never is, until it is broken
+            scope.cancel()
+
+
+def _printed(line: str) -> bool:
+    """Print a line; False where nobody reads it any more."""
+    try:
+        click.echo(line)
+    except BrokenPipeError:
+        # What is left of it would be tried again, and complained of, when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return False
+    return True
 
 
 def _refuse_itself(node: Node, where: Address, home: Path) -> None:

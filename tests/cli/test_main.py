@@ -14,7 +14,7 @@ from tests.support.processes import PATIENCE, ROOT, environment, run_once
 def test_without_arguments_it_lists_its_commands(call: Call) -> None:
     found = call()
     assert found.code == 2
-    for command in ("ask", "authority", "identity", "new", "relay", "run", "send"):
+    for command in ("ask", "authority", "identity", "new", "relay", "run", "send", "stream"):
         assert f"\n  {command} " in found.err
 
 

@@ -101,6 +101,10 @@ def test_explain_says_for_each_message_whether_and_by_which_clause(call: Call, f
         "clumsy\n"
         "  Fail  yes      permitted by Clumsy.fail\n"
         "\n"
+        "meter\n"
+        "  Count  yes      permitted by Meter.count\n"
+        "  Tick   yes      permitted by Meter.tick\n"
+        "\n"
     )
     found = call("policy", "explain", APP, "--policy", file, "--attribute", "level=1", "--id", "Iabc")
     assert (

@@ -44,6 +44,10 @@ def test_the_first_screen_lists_each_agent_what_it_handles_and_from_where_it_can
         f"{served.of('clumsy')}\n"
         '  Fail -> None  from other nodes if principal.team == "payments"\n'
         "\n"
+        f"{served.of('meter')}\n"
+        '  Count -> stream of Total  from other nodes if principal.team == "payments"\n'
+        '  Tick -> stream of str     from other nodes if principal.team == "payments"\n'
+        "\n"
     )
 
 

@@ -60,13 +60,17 @@ def test_bytes_in_a_reply_are_printed_as_hex_digits(call: Call, served: Served) 
     assert call("ask", served.address, '{"Scan": {}}', "--home", served.alice).out == '"00ff"\n'
 
 
-def test_ctrl_c_ends_an_ask_with_a_word_and_exit_code_130(served: Served) -> None:
-    message = '{"Hold": {"seconds": 601}}'
+@pytest.mark.parametrize(("number", "seconds"), [(signal.SIGINT, 601), (signal.SIGTERM, 602)])
+def test_ctrl_c_ends_an_ask_with_a_word_and_exit_code_130_and_withdraws_it_at_once(
+    served: Served, number: signal.Signals, seconds: int
+) -> None:
+    message = f'{{"Hold": {{"seconds": {seconds}}}}}'
     with Process("ask", served.address, message, "--home", str(served.alice), env=served.env) as asker:
-        served.node.wait_line("seconds=601")
-        asker.signal(signal.SIGINT)
+        served.node.wait_line(f"seconds={seconds}")
+        asker.signal(number)
         assert asker.wait() == 130
         assert (asker.out, asker.err.strip()) == ("", "stopped")
+    served.node.wait_line(f"held={seconds}")
 
 
 def test_one_who_can_prove_nothing_is_denied_and_the_serving_side_says_why(call: Call, served: Served) -> None:

@@ -1,9 +1,11 @@
 """Agents for a node that tests start as a process: one that does what it should, and some that do not."""
 
+from collections.abc import AsyncGenerator
+
 import trio
 from attrs import frozen
 
-from autonomy_trio import Context, Request, agent, on
+from autonomy_trio import Context, Request, Stream, agent, on
 
 
 @frozen
@@ -42,6 +44,16 @@ class Scan(Request[bytes]):
 
 
 @frozen
+class Count(Stream[Total]):
+    to: int
+
+
+@frozen
+class Tick(Stream[str]):
+    name: str
+
+
+@frozen
 class Note:
     text: str
 
@@ -63,7 +75,11 @@ class Counter:
     @on(Hold, allow='principal.team == "payments"')
     async def hold(self, message: Hold, context: Context) -> str:
         context.log.info("holding", seconds=message.seconds)
-        await trio.sleep(message.seconds)
+        try:
+            await trio.sleep(message.seconds)
+        except trio.Cancelled:
+            context.log.info("let go", held=message.seconds)
+            raise
         return "held"
 
     @on(Echo, allow='principal.team == "payments"')
@@ -86,6 +102,25 @@ class Clumsy:
     @on(Fail, allow='principal.team == "payments"')
     async def fail(self, message: Fail) -> None:
         raise ValueError(message.text)
+
+
+@agent
+class Meter:
+    """Answers with many: as many as it is asked for, or two and then for ever none."""
+
+    @on(Count, allow='principal.team == "payments"')
+    async def count(self, message: Count) -> AsyncGenerator[Total]:
+        for number in range(message.to):
+            yield Total(number)
+
+    @on(Tick, allow='principal.team == "payments"')
+    async def tick(self, message: Tick, context: Context) -> AsyncGenerator[str]:
+        try:
+            yield message.name
+            yield f"{message.name} once more"
+            await trio.sleep_forever()
+        finally:
+            context.log.info("ticked", name=message.name)
 
 
 @agent
@@ -118,7 +153,7 @@ def cannot_build() -> Counter:
     raise OSError(msg)
 
 
-agents = [Counter, Clumsy]
+agents = [Counter, Clumsy, Meter]
 hopeless = [NeverStarts]
 leaving = [LeavesTheProcess]
 needs_size = [NeedsSize]
