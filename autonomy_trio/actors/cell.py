@@ -17,7 +17,6 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors import watches
@@ -235,7 +234,7 @@ class Cell:
             self.runtime.withdrawn += not isinstance(delivery, Signal)
         else:
             self.bury(delivery, "stopped")
-            delivery.settle(outcome.Error(NotDelivered(f"{self.name} is stopping: nothing was run")))
+            delivery.fail(NotDelivered(f"{self.name} is stopping: nothing was run"))
 
     def own(self) -> Belongings:
         """Return what belongs to the instance."""
@@ -253,7 +252,7 @@ class Cell:
         assert isinstance(items, Sink)  # noqa: S101 - that is how a stream is opened
         if belongings.streams >= MOST_STREAMS:
             self.bury(delivery, "overloaded")
-            items.settle(outcome.Error(Overloaded(f"{self.name} has {MOST_STREAMS} open streams: close one")))
+            items.fail(Overloaded(f"{self.name} has {MOST_STREAMS} open streams: close one"))
             return
         belongings.streams += 1
         turn = Turn()
@@ -275,7 +274,7 @@ class Cell:
             crew.put(delivery)
         if not dropped.cancelled:
             self.bury(dropped, "overloaded")
-            dropped.settle(outcome.Error(Overloaded(f"{self._full()}: it was dropped")))
+            dropped.fail(Overloaded(f"{self._full()}: it was dropped"))
         return True
 
     def _full(self) -> MailboxFull:
@@ -374,7 +373,7 @@ class Cell:
             name = wire_name(type(delivery.message))
             fields = {"message": name, "sender": delivery.sender.id}
             self.bury(delivery, "failed")
-            delivery.settle(outcome.Error(HandlerFailed(f"{self.name} failed on {name}: the log of its node says why")))
+            delivery.fail(HandlerFailed(f"{self.name} failed on {name}: the log of its node says why"))
         if relations.failures & (relations.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
             shown = error.with_traceback(_own_frames(error.__traceback__))
             _log.error("agent failed", agent=self.name, **fields, failures=relations.failures, exc_info=shown)
@@ -399,7 +398,7 @@ class Cell:
         else:
             self.bury(delivery, "stopped")
             error = OutcomeUnknown(f"{self.name} was stopped while it handled {name}: it may have had effects")
-        delivery.settle(outcome.Error(error))
+        delivery.fail(error)
 
     def hold(self) -> None:
         """Keep an agent that was spawned just now from starting until it is resumed."""

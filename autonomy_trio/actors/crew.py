@@ -443,7 +443,7 @@ class Worker:
             if delivery.deadline <= trio.current_time():
                 self.current = None
                 cell.bury(delivery, "expired")
-                delivery.settle(outcome.Error(trio.TooSlowError()))
+                delivery.fail(trio.TooSlowError())
                 return
             scope.deadline = min(scope.deadline, delivery.deadline)
         if delivery.handler.kind == "stream" and not self.crew.runtime.interceptors:
@@ -462,7 +462,7 @@ class Worker:
         except Refused as refusal:
             self.current = None
             cell.bury(delivery, "denied")
-            delivery.settle(outcome.Error(refusal.error))
+            delivery.fail(refusal.error)
         except delivery.handler.answers as answer:
             self._answered(delivery, answer)
         else:
@@ -477,7 +477,7 @@ class Worker:
         self.current = None
         if not isinstance(answer, Stashed):
             self.crew.handled += 1
-            delivery.settle(outcome.Error(answer))
+            delivery.fail(answer)
 
     def _failed(self, cell: "Cell", error: Exception) -> None:
         delivery, self.current = self.current, None

@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast, final
 
 import attrs
-import outcome
 import trio
 
 if TYPE_CHECKING:
@@ -39,8 +38,8 @@ class Reply(Protocol):
         """Hand over the reply."""
         ...
 
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Hand over the reply, or the error the asker is to get."""
+    def fail(self, error: BaseException) -> None:
+        """Hand over the error the asker is to get."""
         ...
 
 
@@ -69,10 +68,10 @@ class Delivery:
             return OUTSIDE
         return source if isinstance(source, Sender) else Sender(source.name, "")
 
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Answer the asker, if there is one."""
+    def fail(self, error: BaseException) -> None:
+        """Tell the asker, if there is one, why there is no reply."""
         if self.reply is not None:
-            self.reply.settle(result)
+            self.reply.fail(error)
 
 
 @final
@@ -131,13 +130,11 @@ class PendingReply:
             self._value = value
             self._wake()
 
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Wake the asker with the reply or an error; the first answer counts."""
-        if not isinstance(result, outcome.Error):
-            self.answer(result.unwrap())
-        elif not self._settled:
+    def fail(self, error: BaseException) -> None:
+        """Wake the asker with an error; the first answer counts."""
+        if not self._settled:
             self._settled = True
-            self._error = result.error
+            self._error = error
             self._wake()
 
     def limit_passed(self) -> None:
@@ -146,7 +143,7 @@ class PendingReply:
         self._wake()
 
     def error(self) -> Exception:
-        """Return the error it was settled with."""
+        """Return the error it failed with."""
         return cast("Exception", self._error)
 
     async def wait(self, withdraw: Callable[[], None]) -> Any:  # noqa: ANN401 - the reply's type is the request's

@@ -11,7 +11,6 @@ from collections.abc import AsyncGenerator, AsyncIterator
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors.context import Context
@@ -57,11 +56,11 @@ class Sink(ABC):
 
     @abstractmethod
     def answer(self, value: object) -> None:
-        """End the stream: what it was asked is done."""
+        """End the stream, after what was handed over, with None for a reply; the first end counts."""
 
     @abstractmethod
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """End the stream, after what was handed over; the first end counts."""
+    def fail(self, error: BaseException) -> None:
+        """End the stream, after what was handed over, with an error; the first end counts."""
 
 
 @final
@@ -127,27 +126,31 @@ class Producer:
     async def run(self) -> None:
         """Be the task of the stream."""
         cell = self.belongings.cell
-        result: outcome.Outcome[Any] | None = None
+        ended = False
+        error: Exception | None = None
 
-        def failed(error: Exception) -> None:
-            cell.failed(error, self.delivery, ended=self.belongings.clearing)
+        def failed(failure: Exception) -> None:
+            cell.failed(failure, self.delivery, ended=self.belongings.clearing)
 
         try:
             # Fence: an agent's stream, whose failure is the agent's.
             with fence(failed), self.scope:
-                result = await self._produce()
+                error = await self._produce()
+                ended = True
         finally:
             self.turn.give_back()
             self.belongings.streams -= 1
             self.belongings.end_task(self.scope)
-            self.belongings.crew.handled += result is not None
-            if result is None and not self.delivery.cancelled:
-                msg = f"{cell.name} was stopped or restarted while it streamed"
-                result = outcome.Error(OutcomeUnknown(msg))
-            if result is not None:
-                self.items.settle(result)
+            self.belongings.crew.handled += ended
+            if ended and error is None:
+                self.items.answer(None)
+            elif error is not None:
+                self.items.fail(error)
+            elif not self.delivery.cancelled:
+                self.items.fail(OutcomeUnknown(f"{cell.name} was stopped or restarted while it streamed"))
 
-    async def _produce(self) -> outcome.Outcome[None]:
+    async def _produce(self) -> Exception | None:
+        """Run the agent's generator to its end; return the error that it foresees, where it raised one."""
         cell, handler = self.belongings.cell, self.delivery.handler
         arguments = (Context(cell, self.delivery),) if handler.takes_context else ()
         generator: AsyncGenerator[object] = handler.function(cell.instance, self.delivery.message, *arguments)
@@ -163,9 +166,9 @@ class Producer:
                     await self.items.wait_room()
                 await self._wait_turn()
         except StopAsyncIteration:
-            return outcome.Value(None)
+            return None
         except handler.raises as answer:
-            return outcome.Error(answer)
+            return answer
         finally:
             if self.turn.is_over:
                 with trio.CancelScope(shield=True):
@@ -193,7 +196,8 @@ class Items(Sink, AsyncIterator[Any]):
 
     _producer: Producer | None = None
     _buffer: deque[object] = attrs.field(factory=deque[object])
-    _result: outcome.Outcome[Any] | None = None
+    _is_over: bool = False
+    _error: BaseException | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     def attach(self, producer: Producer) -> None:
@@ -220,14 +224,15 @@ class Items(Sink, AsyncIterator[Any]):
         self._changed.set()
 
     def answer(self, value: object) -> None:
-        """End the stream: what it was asked is done."""
-        del value
-        self.settle(outcome.Value(None))
-
-    def settle(self, result: outcome.Outcome[Any]) -> None:
         """End the stream, after what was handed over; the first end counts."""
-        if self._result is None:
-            self._result = result
+        del value
+        self._is_over = True
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream, after what was handed over, with an error; the first end counts."""
+        if not self._is_over:
+            self._is_over, self._error = True, error
             self._changed.set()
 
     def leave(self) -> None:
@@ -238,10 +243,8 @@ class Items(Sink, AsyncIterator[Any]):
     async def __anext__(self) -> Any:  # noqa: ANN401 - the item's type is the stream's
         await trio.lowlevel.checkpoint()
         while not self._buffer:
-            if self._result is not None:
-                if isinstance(self._result, outcome.Error):
-                    raise self._result.error  # not by `unwrap`, which works once, and a stream that is over stays over
-                raise StopAsyncIteration
+            if self._is_over:
+                raise StopAsyncIteration if self._error is None else self._error
             self._changed = trio.Event()
             await self._changed.wait()
         item = self._buffer.popleft()

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final, cast
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.errors import (
@@ -87,51 +86,54 @@ class Expected:
     """The protocol errors it knows."""
 
 
-def error_entry(request: int, error: BaseException) -> Error:
-    """Return what tells an asker of an error that is no protocol error."""
-    code, text = to_code(error)
-    return Error(request, code, text)
-
-
-def answer_entry(request: int, result: outcome.Outcome[Any]) -> Reply | Error | Foreseen:
-    """Return what tells an asker of an outcome."""
+def reply_entry(request: int, value: object) -> Reply | Error:
+    """Return what hands an asker its reply, or tells it that the reply cannot travel."""
     try:
-        if isinstance(result, outcome.Value):
-            reply = Reply(request, encode_payload(result.value))
-            check_size(reply)
-            return reply
-        assert isinstance(result, outcome.Error)  # noqa: S101 - an outcome is one of the two
-        if isinstance(result.error, ReplyError):
-            entry = Foreseen(request, wire_name(type(result.error)), encode_payload(result.error))
-            check_size(entry)
-            return entry
+        entry = Reply(request, encode_payload(value))
+        check_size(entry)
     except Exception as error:  # noqa: BLE001 - fence: a program's own mappings and descriptors, besides MessageError
-        _log.error("answer not sent", error=str(error))
-        what = "reply" if isinstance(result, outcome.Value) else "protocol error"
-        return Error(request, "handler failed", f"the {what} has no encoding or is too large")
-    return error_entry(request, result.error)
+        return _unsent(request, "reply", error)
+    return entry
 
 
-def read_answer(entry: Reply | Error | Foreseen, expected: Expected, resolve: Resolve | None) -> outcome.Outcome[Any]:
-    """Return what an asker gets for an answer that came over the wire."""
-    match entry:
-        case Reply():
-            return read_value(entry.payload, expected, resolve, "reply")
-        case Error():
-            return outcome.Error(from_code(entry.code, entry.text, address=expected.address, message=expected.message))
-        case Foreseen():
-            return outcome.Error(foreseen(entry, expected.known, resolve))
-
-
-def read_value(payload: bytes, expected: Expected, resolve: Resolve | None, what: str) -> outcome.Outcome[Any]:
-    """Return a reply or an item, or the error that it is none."""
+def error_entry(request: int, error: BaseException) -> Error | Foreseen:
+    """Return what tells an asker of an error."""
+    if not isinstance(error, ReplyError):
+        code, text = to_code(error)
+        return Error(request, code, text)
     try:
-        return outcome.Value(decode_payload(payload, expected.kind, resolve))
+        entry = Foreseen(request, wire_name(type(error)), encode_payload(error))
+        check_size(entry)
+    except Exception as failure:  # noqa: BLE001 - fence: as for a reply
+        return _unsent(request, "protocol error", failure)
+    return entry
+
+
+def _unsent(request: int, what: str, error: Exception) -> Error:
+    _log.error("answer not sent", error=str(error))
+    return Error(request, "handler failed", f"the {what} has no encoding or is too large")
+
+
+def read_error(entry: Error | Foreseen, expected: Expected, resolve: Resolve | None) -> Exception:
+    """Return the exception an asker gets for an error that came over the wire."""
+    if isinstance(entry, Error):
+        return from_code(entry.code, entry.text, address=expected.address, message=expected.message)
+    return foreseen(entry, expected.known, resolve)
+
+
+def read_value(payload: bytes, expected: Expected, resolve: Resolve | None, what: str) -> Any:  # noqa: ANN401 - decoded
+    """Return a reply or an item.
+
+    Raises:
+        MessageError: it is none.
+    """
+    try:
+        return decode_payload(payload, expected.kind, resolve)
     except MessageError as error:
         text = f"the {what} of {expected.address} does not fit {expected.message}: {error}"
     except Exception as error:  # noqa: BLE001 - fence: a program's classes, at a stranger's values
         text = f"the {what} of {expected.address} cannot be read: {type(error).__name__}"
-    return outcome.Error(MessageError(text))
+    raise MessageError(text)
 
 
 def foreseen(entry: Foreseen, known: Iterable[type[Exception]], resolve: Resolve | None) -> Exception:

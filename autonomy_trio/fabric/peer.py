@@ -5,16 +5,15 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final, Protocol, final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.delivery import Asked, PendingReply
 from autonomy_trio.actors.delivery import Reply as Answered
 from autonomy_trio.actors.pools import PoolCell
-from autonomy_trio.errors import DeliveryError, Denied, Overloaded
+from autonomy_trio.errors import DeliveryError, Denied, MessageError, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
-from autonomy_trio.fabric.outcomes import Expected, answer_entry, read_answer
+from autonomy_trio.fabric.outcomes import Expected, error_entry, read_error, read_value, reply_entry
 from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, Feeding, Reading
 from autonomy_trio.fabric.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
@@ -28,6 +27,8 @@ from autonomy_trio.wire.entries import (
     Cancel,
     Down,
     Entry,
+    Error,
+    Foreseen,
     Item,
     Message,
     Open,
@@ -112,6 +113,18 @@ class OpenAsk:
     sent_at: float | None = None
     """On trio's clock; None while it waits to leave."""
 
+    def take(self, entry: Reply | Error | Foreseen, resolve: Resolve | None) -> None:
+        """Hand the asker what came for it."""
+        if not isinstance(entry, Reply):
+            self.reply.fail(read_error(entry, self.expected, resolve))
+            return
+        try:
+            value = read_value(entry.payload, self.expected, resolve, "reply")
+        except MessageError as error:
+            self.reply.fail(error)
+        else:
+            self.reply.answer(value)
+
 
 @final
 @attrs.define(eq=False)
@@ -125,15 +138,22 @@ class Answering:
     delivery: Asked | None = None
 
     def answer(self, value: object) -> None:
-        """Send the reply."""
-        self.settle(outcome.Value(value))
-
-    def settle(self, result: outcome.Outcome[Any]) -> None:
-        """Send the reply or the error; one whose asker has gone, or was told already, is not open any more."""
-        if self._peer.served.get(self.request) is self:
-            del self._peer.served[self.request]
-            self._peer.post(answer_entry(self.request, result))
+        """Send the reply; an ask whose asker has gone, or was told already, is not open any more."""
+        if self._close():
+            self._peer.post(reply_entry(self.request, value))
             self._ended()
+
+    def fail(self, error: BaseException) -> None:
+        """Send the error, as for a reply."""
+        if self._close():
+            self._peer.post(error_entry(self.request, error))
+            self._ended()
+
+    def _close(self) -> bool:
+        is_open = self._peer.served.get(self.request) is self
+        if is_open:
+            del self._peer.served[self.request]
+        return is_open
 
     def cancel(self) -> None:
         """Withdraw it: its asker has gone."""
@@ -214,12 +234,12 @@ class Peer:
             return
         asked = self.asked.pop(request, None)
         if asked is not None:
-            asked.reply.settle(read_answer(entry, asked.expected, resolve))
+            asked.take(entry, resolve)
         elif request in self.reading and not isinstance(entry, Reply):
             reading = self.reading.pop(request)
-            reading.settle(read_answer(entry, reading.expected, resolve))
+            reading.fail(read_error(entry, reading.expected, resolve))
 
-    def settle(self, entry: Message | Watch, error: Exception) -> None:
+    def fail(self, entry: Message | Watch, error: Exception) -> None:
         """Tell who waits for the answer to a message of ours that there will be none."""
         if isinstance(entry, Tell):
             return
@@ -230,9 +250,9 @@ class Peer:
             return
         asked = (self.asked if isinstance(entry, Ask) else self.reading).pop(entry.request, None)
         if isinstance(asked, OpenAsk):
-            asked.reply.settle(outcome.Error(error))
+            asked.reply.fail(error)
         elif asked is not None:
-            asked.settle(outcome.Error(error))
+            asked.fail(error)
 
     def take_back(self, entry: Ask | Open | Watch) -> None:
         """Take back what nobody wants any more: out of the queue, or with a word after it."""
@@ -241,7 +261,7 @@ class Peer:
         if waiting is None:
             return
         if isinstance(waiting, Reading):
-            waiting.settle(outcome.Value(None))
+            waiting.answer(None)
         if waiting.sent_at is None:
             self.withdraw(entry)
         else:

@@ -338,7 +338,7 @@ class Peers:
         kept: list[Entry] = []
         for entry in batch:
             if isinstance(entry, Message | Watch) and (refusal := self.judge.may_send(peer, entry)) is not None:
-                peer.settle(entry, refusal)
+                peer.fail(entry, refusal)
             else:
                 kept.append(entry)
         return kept
@@ -441,12 +441,12 @@ class Peers:
                 peer.post(entry)
             if isinstance(entry, Watch):
                 if peer.ended or entry.request not in peer.watching or peer.watching[entry.request].sent_at is None:
-                    peer.settle(entry, NotDelivered(reason))  # else it was there once, and is repeated
+                    peer.fail(entry, NotDelivered(reason))  # else it was there once, and is repeated
             elif isinstance(entry, Message):
                 request = None if isinstance(entry, Tell) else entry.request
                 waiting = peer.asked.get(request) or peer.reading.get(request) if request is not None else None
                 where = f"{peer.name}/{entry.recipient}" if waiting is None else waiting.expected.address
-                peer.settle(entry, NotDelivered(f"{entry.name} was not delivered to {where}: {reason}"))
+                peer.fail(entry, NotDelivered(f"{entry.name} was not delivered to {where}: {reason}"))
             tells += isinstance(entry, Tell)
         if tells:
             self.lost += tells
@@ -463,8 +463,8 @@ class Peers:
             if each.sent_at is not None and each.sent_at >= since:
                 asked = each.expected
                 text = f"{reason} after {asked.message} was sent to {asked.address}: it may have had effects"
-                peer.settle(each.entry, OutcomeUnknown(text))
+                peer.fail(each.entry, OutcomeUnknown(text))
         if since == -math.inf:
             for watching in list(peer.watching.values()):
                 if watching.sent_at is not None:
-                    peer.settle(watching.entry, NotDelivered(reason))
+                    peer.fail(watching.entry, NotDelivered(reason))

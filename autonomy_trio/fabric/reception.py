@@ -5,7 +5,6 @@ from functools import partial
 from typing import final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors.delivery import Asked
@@ -74,7 +73,7 @@ class Reception:
         if isinstance(verdict, Asked):
             reply.delivery = verdict
         elif verdict is not None:
-            reply.settle(outcome.Error(verdict))
+            reply.fail(verdict)
 
     def _stream_ended(self, peer: Peer, request: int) -> None:
         peer.feeding.pop(request, None)

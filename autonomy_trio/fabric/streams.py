@@ -11,13 +11,12 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
-import outcome
 import trio
 
 from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.streams import CREDIT, Producer, Sink
-from autonomy_trio.errors import OutcomeUnknown
-from autonomy_trio.fabric.outcomes import Expected, answer_entry, read_value
+from autonomy_trio.errors import MessageError, OutcomeUnknown
+from autonomy_trio.fabric.outcomes import Expected, error_entry, read_value, reply_entry
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.wire.entries import Credit, Error, Foreseen, Item, Open, Progress, Reply
 
@@ -52,7 +51,9 @@ class Reading(AsyncIterator[Any]):
     _received: int = 0
     _taken: int = 0
     _buffer: deque[bytes] = attrs.field(factory=deque[bytes])
-    _result: outcome.Outcome[Any] | None = None
+    is_over: bool = False
+    """Whether nothing more can come."""
+    _error: BaseException | None = None
     _changed: trio.Event = attrs.field(factory=trio.Event)
 
     @property
@@ -76,45 +77,45 @@ class Reading(AsyncIterator[Any]):
         elif entry.count > self._received or (entry.is_over and entry.count < self._received):
             self._lose()
         elif entry.is_over:
-            self.settle(outcome.Value(None))
+            self.answer(None)
 
-    @property
-    def is_over(self) -> bool:
-        """Whether nothing more can come."""
-        return self._result is not None
-
-    def settle(self, result: outcome.Outcome[Any]) -> None:
+    def answer(self, value: object) -> None:
         """End the stream, after what has come; the first end counts."""
-        if self._result is None:
-            self._result = result
+        del value
+        self.is_over = True
+        self._changed.set()
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream, after what has come, with an error; the first end counts."""
+        if not self.is_over:
+            self.is_over, self._error = True, error
             self._changed.set()
 
     def _lose(self) -> None:
-        if self._result is None:
+        if not self.is_over:
             name, address = self.expected.message, self.expected.address
             text = f"items of {name} from {address} were lost on the way: {self._received} came before that"
-            self.settle(outcome.Error(OutcomeUnknown(text)))
+            self.fail(OutcomeUnknown(text))
             self._left()
 
     async def __anext__(self) -> Any:  # noqa: ANN401 - the item's type is the stream's
         await trio.lowlevel.checkpoint()
         while not self._buffer:
-            if self._result is not None:
-                if isinstance(self._result, outcome.Error):
-                    raise self._result.error  # not by `unwrap`, which works once, and a stream that is over stays over
-                raise StopAsyncIteration
+            if self.is_over:
+                raise StopAsyncIteration if self._error is None else self._error
             self._changed = trio.Event()
             await self._changed.wait()
         payload = self._buffer.popleft()
         self._taken += 1
-        if self._result is None and self._allowed - self._taken <= CREDIT // 2:
+        if not self.is_over and self._allowed - self._taken <= CREDIT // 2:
             self.grant(self._taken + CREDIT)
-        value = read_value(payload, self.expected, self._resolve, "item")
-        if isinstance(value, outcome.Error):
+        try:
+            return read_value(payload, self.expected, self._resolve, "item")
+        except MessageError as error:
             self._buffer.clear()
-            self.settle(value)
+            self.fail(error)
             self._left()
-        return value.unwrap()
+            raise
 
 
 @final
@@ -178,7 +179,7 @@ class Feeding(Sink):
         """Send an item."""
         if self._is_over:
             return
-        encoded = answer_entry(self.request, outcome.Value(item))
+        encoded = reply_entry(self.request, item)
         if isinstance(encoded, Reply):
             self._peer.post(Item(self.request, self._sent, encoded.payload))
             self._sent += 1
@@ -187,16 +188,13 @@ class Feeding(Sink):
             self.cancel()
 
     def answer(self, value: object) -> None:
-        """End the stream: what it was asked is done."""
-        del value
-        self.settle(outcome.Value(None))
-
-    def settle(self, result: outcome.Outcome[Any]) -> None:
         """End the stream, after what was sent; the first end counts."""
-        if isinstance(result, outcome.Error):
-            self._end(answer_entry(self.request, result))
-        else:
-            self._end(Progress(self.request, self._sent, is_over=True))
+        del value
+        self._end(Progress(self.request, self._sent, is_over=True))
+
+    def fail(self, error: BaseException) -> None:
+        """End the stream, after what was sent, with an error; the first end counts."""
+        self._end(error_entry(self.request, error))
 
     def cancel(self) -> None:
         """End the stream without a word, and its producer."""

@@ -1,6 +1,5 @@
-"""An asker's end of a reply: the first settlement counts, and a cancelled asker withdraws."""
+"""An asker's end of a reply: the first answer counts, and a cancelled asker withdraws."""
 
-import outcome
 import pytest
 import trio
 import trio.testing
@@ -19,8 +18,8 @@ async def test_the_first_settlement_counts_whether_the_asker_waits_or_not() -> N
             if waits:
                 nursery.start_soon(wait, reply)
                 await trio.testing.wait_all_tasks_blocked()
-            reply.settle(outcome.Value(1))
-            reply.settle(outcome.Error(KeyError()))
+            reply.answer(1)
+            reply.fail(KeyError())
             if not waits:
                 nursery.start_soon(wait, reply)
 
@@ -29,7 +28,7 @@ async def test_a_cancelled_asker_withdraws_once_and_a_late_reply_is_ignored(auto
     reply, withdrawn = PendingReply(), list[float]()
     with trio.move_on_after(1):
         await reply.wait(lambda: withdrawn.append(trio.current_time()))
-    reply.settle(outcome.Value(1))
+    reply.answer(1)
     assert withdrawn == [trio.current_time()]
 
 
@@ -48,7 +47,7 @@ async def test_when_both_sides_see_the_deadline_the_askers_own_scope_decides(can
         scope = trio.CancelScope()
         nursery.start_soon(ask, scope)
         await trio.testing.wait_all_tasks_blocked()
-        reply.settle(outcome.Error(trio.TooSlowError()))
+        reply.fail(trio.TooSlowError())
         if cancelled:
             scope.cancel()
     assert scope.cancelled_caught == cancelled
