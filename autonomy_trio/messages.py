@@ -10,11 +10,12 @@ its recipient's handler table, a reply with the type its request declares.
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, get_args, get_origin
+from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
 
 import attrs
 import msgspec
 
+from autonomy_trio import flat
 from autonomy_trio.annotations import MisfitError, ancestors, field_types, words
 from autonomy_trio.bounds import excess
 from autonomy_trio.errors import DeclarationError, MessageError
@@ -167,6 +168,9 @@ def encode_payload(value: object) -> bytes:
     Raises:
         MessageError: a field has no encoding, or the result is larger than `MOST_PAYLOAD` bytes.
     """
+    payload = flat.encode(value)
+    if payload is not None and len(payload) <= MOST_PAYLOAD and not isinstance(value, Untyped):
+        return payload
     name = value.name if isinstance(value, Untyped) else wire_name(type(value))
     try:
         payload = msgspec.msgpack.encode(plain(value.fields if isinstance(value, Untyped) else value, name))
@@ -192,6 +196,10 @@ def decode_payload(payload: bytes, expected: object | None, resolve: Resolve | N
         MessageError: the bytes are no msgpack in its one form, or more than a payload may be, or do not fit `expected`
             exactly; the text names the place.
     """
+    if isinstance(expected, type) and len(payload) <= MOST_PAYLOAD:
+        found: Any = flat.decode(payload, cast("type[Any]", expected))
+        if found is not None:
+            return found
     name = "the payload" if expected is None else words(expected)
     if (why := _too_much(payload)) is not None:
         msg = f"{name} {why}"

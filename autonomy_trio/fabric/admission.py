@@ -48,6 +48,9 @@ from autonomy_trio.wire.entries import Ask, Message, Open, Tell, Watch
 WATCH: Final = "Watch"
 """What a watch is called where a message has its name."""
 
+MOST_PASSAGES: Final = 1024
+"""Pairs of an agent and a message for which one node's proof remembers what was decided."""
+
 WireTable = dict[str, tuple[type, Handler]]
 
 _log = get_log()
@@ -91,6 +94,15 @@ def _check_sendable(place: str, message: type) -> None:
 
 
 @attrs.frozen
+class Passage:
+    """What was decided of one message to one agent, and does not depend on what the message says or on the time."""
+
+    cell: Cell | PoolCell
+    cls: type
+    decision: Decision
+
+
+@attrs.frozen
 class Proof:
     """What another node has proven, as policies and handlers see it."""
 
@@ -99,6 +111,8 @@ class Proof:
     sender: Sender
     generation: int
     """Of the policies, the anchors and what was known of revocations when it was judged."""
+    passages: dict[tuple[str, str], Passage] = attrs.field(factory=dict[tuple[str, str], Passage], repr=False)
+    """Where its sender was let through before, by recipient and message: they hold as long as this does."""
 
 
 def _prove(name: str, credentials: Sequence[Credential], generation: int) -> Proof:
@@ -353,8 +367,15 @@ class Admission:
 
     def _judge(self, entry: Message, proof: Proof) -> tuple[Cell | PoolCell, object]:
         """Find the agent, ask the policy, and decode the message in between."""
-        cell, cls = self._find(entry, proof)
-        decision = self._attribute_part(proof, entry.name, cell)
+        known = proof.passages.get((entry.recipient, entry.name))
+        decision: Decision | None
+        if known is not None and self.runtime.find(entry.recipient) is known.cell:
+            cell, cls, decision = known.cell, known.cls, known.decision
+        else:
+            cell, cls = self._find(entry, proof)
+            decision = self._attribute_part(proof, entry.name, cell)
+            if decision is not None and decision.allowed:
+                self._note_passage(entry, proof, Passage(cell, cls, decision))
         if decision is not None:
             self._settle(decision, proof, entry.name, cell)
         message = self._decode(entry, cls)
@@ -364,6 +385,12 @@ class Admission:
             )
             self._settle(decision, proof, entry.name, cell)
         return cell, message
+
+    def _note_passage(self, entry: Message, proof: Proof, passage: Passage) -> None:
+        if not self.policies.reads_time(entry.name, passage.cell.spec.agent):
+            if len(proof.passages) >= MOST_PASSAGES:
+                proof.passages.clear()
+            proof.passages[entry.recipient, entry.name] = passage
 
     def _settle(self, decision: Decision, proof: Proof, action: str, cell: Cell | PoolCell) -> None:
         self._record(decision, proof.principal, action, cell.spec.agent, cell.name)
@@ -406,15 +433,15 @@ class Admission:
         assert handler is not None  # noqa: S101 - the agent's table names it
         if (handler.kind == "stream") is not isinstance(entry, Open):
             raise Refusal("not handled", not_so(message, handler))
-        asked, delivery = None, Delivery(message, handler, proof.sender)
+        asked = None
         if isinstance(entry, Open):
-            asked = delivery = Asked(message, handler, proof.sender, reply)
+            asked = Asked(message, handler, proof.sender, reply)
         elif isinstance(entry, Ask):
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
             deadline = trio.current_time() + remaining
-            asked = delivery = Asked(message, handler, proof.sender, reply, deadline, limited=True)
+            asked = Asked(message, handler, proof.sender, reply, deadline, limited=True)
         try:
-            cell.accept_nowait(delivery)
+            cell.accept_nowait(Delivery(message, handler, proof.sender) if asked is None else asked)
         except Overloaded as error:
             raise Refusal("overloaded", error) from None
         except NotDelivered as error:

@@ -20,6 +20,7 @@ from autonomy_trio.errors import (
     Overloaded,
     ReplyError,
 )
+from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.messages import decode_payload, encode_payload, is_message_class, wire_name
 from autonomy_trio.payloads import Resolve
@@ -80,8 +81,8 @@ class Expected:
     """The wire name of what it asks."""
     kind: object | None
     """The type of the reply, or of an item; None for no type."""
-    address: str
-    """Whom it asks, in words."""
+    address: Address
+    """Whom it asks."""
     known: Sequence[type[Exception]] = ()
     """The protocol errors it knows."""
 
@@ -117,7 +118,7 @@ def _unsent(request: int, what: str, error: Exception) -> Error:
 def read_error(entry: Error | Foreseen, expected: Expected, resolve: Resolve | None) -> Exception:
     """Return the exception an asker gets for an error that came over the wire."""
     if isinstance(entry, Error):
-        return from_code(entry.code, entry.text, address=expected.address, message=expected.message)
+        return from_code(entry.code, entry.text, address=str(expected.address), message=expected.message)
     return foreseen(entry, expected.known, resolve)
 
 

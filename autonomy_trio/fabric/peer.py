@@ -309,16 +309,17 @@ class Peer:
         """Tell whether one more message may wait."""
         return len(self.waiting) < MOST_WAITING and self.waiting_bytes < MOST_WAITING_BYTES
 
-    def post(self, entry: Entry) -> None:
-        """Let an entry wait to leave."""
+    def post(self, entry: Entry, size: int | None = None) -> None:
+        """Let an entry wait to leave; `size` is what `entry_size` said of it, where that is known."""
         self.waiting.append(entry)
-        self.waiting_bytes += entry_size(entry)
-        self._sender.unpark_all()
+        self.waiting_bytes += entry_size(entry) if size is None else size
+        if self._sender:
+            self._sender.unpark_all()
 
     def take_batch(self) -> list[Entry]:
         """Take what leaves in one envelope."""
         batch = next_batch(self.waiting)
-        self.waiting_bytes -= sum(map(entry_size, batch))
+        self.waiting_bytes = self.waiting_bytes - sum(map(entry_size, batch)) if self.waiting else 0
         self._others.unpark_all()
         return batch
 

@@ -94,19 +94,23 @@ class Peers:
     _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _told: int = 0
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
+    _timer_rings: float = -math.inf
+    """When the task of the timers wakes by itself."""
 
     def __len__(self) -> int:
         return len(self._peers)
 
     async def tell(self, node: bytes, entry: Tell) -> None:
         """Queue a message for another node, waiting for room."""
-        check_size(entry)
+        size = check_size(entry)
         self._told += 1
         if not self._told % SENDS_PER_CHECKPOINT:
             # After each one, the sending task would run in between, and each would leave in an envelope of its own.
             await trio.lowlevel.checkpoint()
-        await self._with_room(node)
-        self._peer(node).post(entry)
+        peer = self._peer(node)
+        if not peer.has_room():
+            peer = await self._with_room(node)
+        peer.post(entry, size)
 
     def tell_nowait(self, node: bytes, entry: Tell) -> None:
         """Queue a message for another node.
@@ -114,27 +118,35 @@ class Peers:
         Raises:
             MailboxFull: the queue to it is full.
         """
-        check_size(entry)
-        if not self._peer(node).has_room():
+        size, peer = check_size(entry), self._peer(node)
+        if not peer.has_room():
             msg = f"the queue to {format_identifier(node)} is full ({MOST_WAITING} messages)"
             raise MailboxFull(msg)
-        self._peer(node).post(entry)
+        peer.post(entry, size)
 
-    async def ask(self, node: bytes, ask: Callable[[int], Ask], expected: Expected) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    def has_room(self, node: bytes) -> bool:
+        """Tell whether one more message for another node may be queued at once."""
+        return self._peer(node).has_room()
+
+    def new_request(self) -> int:
+        """Return a number for an ask, a stream or a watch, never used twice."""
+        return next(self._requests)
+
+    async def ask(self, node: bytes, entry: Ask, expected: Expected, reply: PendingReply) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Send a request to another node and wait for its reply.
 
         Args:
             node: the other node.
-            ask: makes the entry from its number.
+            entry: the request, of a new number.
             expected: what may come back.
+            reply: what is waited for.
         """
-        entry = ask(next(self._requests))
-        check_size(entry)
-        await self._with_room(node)
+        size = check_size(entry)
         peer = self._peer(node)
-        reply = PendingReply()
+        if not peer.has_room():
+            peer = await self._with_room(node)
         peer.asked[entry.request] = OpenAsk(entry, reply, expected)
-        peer.post(entry)
+        peer.post(entry, size)
         return await reply.wait(lambda: self._take_back(peer, entry))
 
     def show(self, presentations: Sequence[bytes]) -> None:
@@ -155,8 +167,7 @@ class Peers:
         """
         entry = opening(next(self._requests))
         check_size(entry)
-        await self._with_room(node)
-        peer = self._peer(node)
+        peer = await self._with_room(node)
         reading = Reading(entry, expected, peer, self.read_ref, lambda: self._take_back(peer, entry))
         peer.reading[entry.request] = reading
         peer.post(entry)
@@ -220,8 +231,8 @@ class Peers:
     async def run_timers(self) -> None:
         """Let the endpoint do what falls due, until cancelled."""
         while True:
-            self._timer_moved = trio.Event()
-            with trio.move_on_at(self.endpoint.next_deadline()):
+            self._timer_moved, self._timer_rings = trio.Event(), self.endpoint.next_deadline()
+            with trio.move_on_at(self._timer_rings):
                 await self._timer_moved.wait()
                 continue
             self.endpoint.handle_timer(self.now(), trio.current_time())
@@ -271,9 +282,10 @@ class Peers:
             self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
         return peer
 
-    async def _with_room(self, node: bytes) -> None:
+    async def _with_room(self, node: bytes) -> Peer:
         while not (peer := self._peer(node)).has_room():
             await peer.wait_room()
+        return peer
 
     async def _send_to(self, peer: Peer) -> None:
         """Be the task that sends to one node: all that waits when it wakes leaves in one envelope."""
@@ -349,7 +361,12 @@ class Peers:
 
     def _expect(self, peer: Peer) -> None:
         self.endpoint.expect(peer.identifier, peer.is_owed, trio.current_time())
-        self._timer_moved.set()
+        self._look_at_timer()
+
+    def _look_at_timer(self) -> None:
+        """Wake the task of the timers where it would sleep past the next one; one that was put off wakes it in vain."""
+        if self.endpoint.next_deadline() < self._timer_rings:
+            self._timer_moved.set()
 
     def _carry_out(self) -> None:
         """Do what the endpoint has decided, in its order."""
@@ -369,7 +386,7 @@ class Peers:
                         self._give_up(peer, event.reason)
                 case Refused():
                     _log.debug("packet refused", reason=event.reason)
-        self._timer_moved.set()
+        self._look_at_timer()
 
     def _transmit(self, event: Transmit) -> None:
         if event.path is None:

@@ -1,5 +1,6 @@
 """The way from a ref to an agent on another node."""
 
+import functools
 import math
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn, TypeVar, cast, final
 import attrs
 import trio
 
+from autonomy_trio.actors.delivery import PendingReply
 from autonomy_trio.actors.refs import OutsideRef
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Spec
@@ -72,19 +74,26 @@ class RemoteRef(OutsideRef[Any]):
 
     async def ask(self, message: "Request[R]") -> R:
         """Send a request and wait for its reply."""
-        deadline = trio.current_effective_deadline()
+        deadline, reply = trio.current_effective_deadline(), PendingReply()
         if deadline != float("inf"):
-            return cast("R", await self._ask(message, deadline))
-        limit = trio.current_time() + self._runtime.ask_limit
-        with trio.fail_at(limit):
-            return cast("R", await self._ask(message, limit))
+            return cast("R", await self._ask(message, reply, deadline))
+        if not self._peers.has_room(self._address.node):
+            limit = trio.current_time() + self._runtime.ask_limit
+            with trio.fail_at(limit):
+                return cast("R", await self._ask(message, reply, limit))
+        keeper = self._runtime.keeper
+        try:
+            # One task keeps the limit of all asks: a scope for each would cost more than its encoding.
+            return cast("R", await self._ask(message, reply, keeper.add_ask(reply)))
+        finally:
+            keeper.asks.pop(reply, None)
 
     def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
         """Open a stream of replies."""
         recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
         self._prepare()
         kind = None if isinstance(message, Untyped) else item_type(type(message))
-        expected = Expected(name, kind, self.address, self._foreseen(message))
+        expected = Expected(name, kind, self._address, self._foreseen(message))
 
         def opening(number: int) -> Open:
             return Open(number, recipient, name, payload, CREDIT, 0)
@@ -106,17 +115,13 @@ class RemoteRef(OutsideRef[Any]):
         await trio.lowlevel.checkpoint()
         raise UsageError(f"{self.address} is on another node: its end is known there")
 
-    async def _ask(self, message: object, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
-        recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
+    async def _ask(self, message: object, reply: PendingReply, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
+        recipient, (name, kind), payload = _checked(self.name), _request(message), encode_payload(message)
         self._prepare()
-        kind = None if isinstance(message, Untyped) else reply_type(type(message))
-        expected = Expected(name, kind, self.address, self._foreseen(message))
-
-        def entry(number: int) -> Ask:
-            remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
-            return Ask(number, recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER), 0)
-
-        return await self._peers.ask(self._address.node, entry, expected)
+        expected = Expected(name, kind, self._address, self._foreseen(message))
+        remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
+        entry = Ask(self._peers.new_request(), recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER), 0)
+        return await self._peers.ask(self._address.node, entry, expected, reply)
 
     def _foreseen(self, message: object) -> Sequence[type[Exception]]:
         handler = None if self._spec is None else self._spec.handler_of(type(message))
@@ -154,9 +159,25 @@ class RemoteRef(OutsideRef[Any]):
 
 
 def _name(message: object) -> str:
-    return _checked(message.name if isinstance(message, Untyped) else wire_name(type(message)))
+    return _checked(message.name) if isinstance(message, Untyped) else _class_name(cast("Any", type(message)))
 
 
+@functools.cache
+def _class_name(cls: Any) -> str:  # noqa: ANN401 - a class
+    return _checked(wire_name(cls))
+
+
+def _request(message: object) -> tuple[str, object | None]:
+    """Return a message's wire name and the type of its reply."""
+    return (_name(message), None) if isinstance(message, Untyped) else _class_request(cast("Any", type(message)))
+
+
+@functools.cache
+def _class_request(cls: Any) -> tuple[str, object | None]:  # noqa: ANN401 - a class
+    return _checked(wire_name(cls)), reply_type(cls)
+
+
+@functools.lru_cache
 def _checked(name: str) -> str:
     """Refuse a name that the other node would end the session for, or that has no bytes, while its sender is there."""
     try:

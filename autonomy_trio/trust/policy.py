@@ -157,6 +157,11 @@ class Policies:
         found = self._slices.get((agent, action))
         return found is not None and found.reads_message
 
+    def reads_time(self, action: str, agent: str) -> bool:
+        """Tell whether a decision about this action at this class of agents can change with the time alone."""
+        found = self._slices.get((agent, action))
+        return found is not None and found.reads_time
+
     @property
     def restricts_sending(self) -> bool:
         """Whether a policy could forbid to send something to another node."""

@@ -5,8 +5,8 @@ that what decodes is small, and no entry can hold another.
 """
 
 from collections import deque
-from collections.abc import Sequence
-from typing import Annotated, Final
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any, Final
 
 import msgspec
 
@@ -297,29 +297,54 @@ def decode_entries(body: bytes) -> list[Entry]:
 
 def entry_size(entry: Entry) -> int:
     """Return a bound on the encoded bytes of an entry, without encoding it."""
-    match entry:
-        case Tell() | Ask() | Open():
-            size = len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
-        case Reply() | Item():
-            size = len(entry.payload)
-        case Foreseen():
-            size = len(entry.payload) + _UTF8_BYTES * len(entry.name)
-        case Error():
-            size = _UTF8_BYTES * (len(entry.code) + len(entry.text))
-        case Presentations():
-            size = _presentations_size(entry.presentations)
-        case Introduce():
-            records = len(entry.change.body) + len(entry.delegate.body) + 2 * SIGNATURE_BYTES
-            size = records + _presentations_size(entry.presentations)
-        case Introduced() | Forgotten():
-            size = _INDEX_BYTES * len(entry.indices)
-        case Awaited():
-            size = _NUMBER_BYTES * len(entry.requests)
-        case Watch() | Down() | Close():
-            size = _UTF8_BYTES * len(entry.recipient if isinstance(entry, Watch) else entry.reason)
-        case _:
-            size = 0
-    return _FRAMING_BYTES + size
+    kind = type(entry)
+    if kind in _SIZES:
+        return _FRAMING_BYTES + _SIZES[kind](entry)
+    return _FRAMING_BYTES
+
+
+def _message_size(entry: Message) -> int:
+    return len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
+
+
+def _answer_size(entry: Reply | Item) -> int:
+    return len(entry.payload)
+
+
+def _foreseen_size(entry: Foreseen) -> int:
+    return len(entry.payload) + _UTF8_BYTES * len(entry.name)
+
+
+def _error_size(entry: Error) -> int:
+    return _UTF8_BYTES * (len(entry.code) + len(entry.text))
+
+
+def _introduce_size(entry: Introduce) -> int:
+    records = len(entry.change.body) + len(entry.delegate.body) + 2 * SIGNATURE_BYTES
+    return records + _presentations_size(entry.presentations)
+
+
+def _indices_size(entry: Introduced | Forgotten) -> int:
+    return _INDEX_BYTES * len(entry.indices)
+
+
+def _presentations_size(presentations: Sequence[bytes]) -> int:
+    return sum(_FRAMING_BYTES + len(encoded) for encoded in presentations)
+
+
+_SIZES: Final[dict[type, Callable[[Any], int]]] = {
+    **dict.fromkeys((Tell, Ask, Open), _message_size),
+    **dict.fromkeys((Reply, Item), _answer_size),
+    Foreseen: _foreseen_size,
+    Error: _error_size,
+    Presentations: lambda entry: _presentations_size(entry.presentations),
+    Introduce: _introduce_size,
+    **dict.fromkeys((Introduced, Forgotten), _indices_size),
+    Awaited: lambda entry: _NUMBER_BYTES * len(entry.requests),
+    **dict.fromkeys((Down, Close), lambda entry: _UTF8_BYTES * len(entry.reason)),
+    Watch: lambda entry: _UTF8_BYTES * len(entry.recipient),
+}
+"""What an entry of a kind takes besides its framing; by its class, for this is asked of every message."""
 
 
 def next_batch(waiting: deque[Entry]) -> list[Entry]:
@@ -340,22 +365,31 @@ def next_batch(waiting: deque[Entry]) -> list[Entry]:
         size = entry_size(waiting[0])
         if batch and total + size > BATCH_BYTES:
             break
-        check_size(waiting[0])
+        if size > MESSAGE_BYTES:
+            raise _too_large(waiting[0], size)
         batch.append(waiting.popleft())
         total += size
     return batch
 
 
-def check_size(entry: Entry) -> None:
+def check_size(entry: Entry) -> int:
     """Refuse an entry that no envelope can carry, while its sender can still be told.
+
+    Returns:
+        its `entry_size`.
 
     Raises:
         MessageError: the entry is larger than 128 KiB.
     """
     size = entry_size(entry)
     if size > MESSAGE_BYTES:
-        kind = type(entry).__name__.lower()
-        raise MessageError(f"a {kind} of {size} bytes is larger than {MESSAGE_BYTES}: send it in parts")
+        raise _too_large(entry, size)
+    return size
+
+
+def _too_large(entry: Entry, size: int) -> MessageError:
+    kind = type(entry).__name__.lower()
+    return MessageError(f"a {kind} of {size} bytes is larger than {MESSAGE_BYTES}: send it in parts")
 
 
 def shown_presentations(presentations: Sequence[bytes]) -> Presentations:
@@ -367,7 +401,3 @@ def shown_presentations(presentations: Sequence[bytes]) -> Presentations:
             shown.append(encoded)
             total += len(encoded)
     return Presentations(tuple(shown))
-
-
-def _presentations_size(presentations: Sequence[bytes]) -> int:
-    return sum(_FRAMING_BYTES + len(encoded) for encoded in presentations)

@@ -72,10 +72,12 @@ class Roster:
 
     def expect(self, identifier: bytes, ticks: float, *, waiting: bool) -> None:
         """Remember since when something is expected of a peer, whether or not there is anything with it yet."""
+        if waiting is (identifier in self._expected):
+            return
         if waiting:
-            self._expected.setdefault(identifier, ticks)
+            self._expected[identifier] = ticks
         else:
-            self._expected.pop(identifier, None)
+            del self._expected[identifier]
         peer = self._peers.get(identifier)
         if peer is not None:
             peer.expected_since = self._expected.get(identifier, NEVER)

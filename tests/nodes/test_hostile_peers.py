@@ -12,6 +12,7 @@ import trio
 from attrs import field, frozen
 
 from autonomy_trio import Node, Request, agent, on
+from autonomy_trio.actors.delivery import PendingReply
 from autonomy_trio.errors import (
     ConfigurationError,
     DeliveryError,
@@ -24,6 +25,7 @@ from autonomy_trio.errors import (
     PolicyError,
 )
 from autonomy_trio.fabric import opening
+from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
@@ -301,9 +303,9 @@ async def test_what_an_agent_of_a_node_says_for_itself_has_none_of_the_nodes_rig
     introduced = Ask(77, "counter", "Add", add, None, 0)
     peers.endpoint.send(to, [introduced], virtual_now(), trio.current_time(), {0: agent})
     say(world.alice, world.server, [Tell("counter", "Add", add, 9)])
-    expected = Expected("Add", None, "counter")
+    expected = Expected("Add", None, Address.parse(world.address))
     with pytest.raises(Denied):
-        await peers.ask(to, lambda number: Ask(number, "counter", "Add", add, None, 9), expected)
+        await peers.ask(to, Ask(78, "counter", "Add", add, None, 9), expected, PendingReply())
     assert await counter.ask(Add(1)) == Total(2), "an agent spoke with its node's rights"
 
 
