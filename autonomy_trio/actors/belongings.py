@@ -1,7 +1,7 @@
 """What belongs to one instance of an agent, and goes with it: timers, watches, background tasks, streams, the stash."""
 
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Any, Final, final
+from typing import TYPE_CHECKING, Any, Final, cast, final
 
 import attrs
 import trio
@@ -102,7 +102,8 @@ class Belongings:
     def add_timer(self, seconds: float, message: object, *, repeat: bool) -> Timer:
         """Send the agent a message later; see `Context.after`."""
         name = wire_name(type(message))
-        if not (seconds > 0 if repeat else seconds >= 0) or seconds == float("inf"):
+        is_time = isinstance(cast("object", seconds), int | float) and seconds < float("inf")
+        if not is_time or not (seconds > 0 if repeat else seconds >= 0):
             least = "more than 0" if repeat else "0 or more"
             msg = f"{self.cell.name}: a timer for {name} in {seconds!r} s: give seconds, {least}"
             raise UsageError(msg)

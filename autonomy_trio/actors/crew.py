@@ -472,7 +472,7 @@ class Worker:
                 if delivery.reply is not None:
                     delivery.reply.answer(result)
 
-    def _answered(self, delivery: Delivery, answer: Exception) -> None:
+    def _answered(self, delivery: Delivery, answer: BaseException) -> None:
         """Finish a message that its handler has stashed, or answered with an error that it foresees."""
         self.current = None
         if not isinstance(answer, Stashed):

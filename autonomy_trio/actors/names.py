@@ -1,6 +1,6 @@
 """The names of one node's agents: each is held by one agent, or one pool, until that has ended."""
 
-from typing import final
+from typing import Final, final
 
 import attrs
 
@@ -9,6 +9,9 @@ from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.spec import Spec
 from autonomy_trio.actors.supervision import taken_twice
 from autonomy_trio.errors import NameTaken, UsageError
+
+MOST_NAME: Final = 255
+"""Characters of an agent's name: what an address has room for."""
 
 
 @final
@@ -25,8 +28,12 @@ class Names:
         if taken is not None:
             msg = f"{name!r} is the name of a {taken.spec.agent} on this node: choose another"
             raise NameTaken(msg)
-        if not name or not name.isprintable() or name.startswith("#") or "/" in name:
-            msg = f"{name!r} cannot be an agent's name: use letters, digits, '_', '-' or '.'"
+        can_be = 0 < len(name) <= MOST_NAME and name.isprintable() and name[0] != "#"
+        if not can_be or any(letter == "/" or letter.isspace() for letter in name):
+            msg = (
+                f"{name[:MOST_NAME]!r} cannot be an agent's name: use letters, digits, '_', '-' or '.',"
+                f" {MOST_NAME} of them at most"
+            )
             raise UsageError(msg)
         return name
 

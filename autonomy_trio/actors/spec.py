@@ -47,8 +47,8 @@ class Mailbox:
             raise DeclarationError(msg)
 
 
-class Stashed(Exception):
-    """What ends a handler that has put its message into the stash: no failure and no answer."""
+class Stashed(BaseException):
+    """What ends a handler that has put its message into the stash: no failure, no answer, and no `Exception` either."""
 
 
 class Refused(Exception):
@@ -78,7 +78,7 @@ class Handler:
     reply: tuple[type, ...] | None
     """The classes a reply, or an item of a stream, must be an instance of; None where any value is right."""
     is_async: bool = attrs.field(init=False, default=attrs.Factory(lambda self: self.kind == "async", takes_self=True))
-    answers: tuple[type[Exception], ...] = attrs.field(
+    answers: tuple[type[BaseException], ...] = attrs.field(
         init=False, default=attrs.Factory(lambda self: (Stashed, *self.raises), takes_self=True)
     )
     """What ends it without failing its agent."""

@@ -5,7 +5,7 @@ What is wrong in a declaration is in `test_declare` and `test_supervision`; the 
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from attrs import frozen
@@ -63,6 +63,11 @@ async def test_a_node_with_a_time_that_cannot_be_right_does_not_open(options: di
             lambda context: context.after(math.inf, Run(print)),
             UsageError,
             "lamp: a timer for Run in inf s: give seconds, 0 or more",
+        ),
+        (
+            lambda context: context.after(cast("float", "5 s"), Run(print)),
+            UsageError,
+            "lamp: a timer for Run in '5 s' s: give seconds, 0 or more",
         ),
         (
             lambda context: context.every(0, Run(print)),

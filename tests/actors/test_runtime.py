@@ -401,7 +401,7 @@ async def test_names(autojump_clock: object) -> None:
         assert [runtime.spawn(Counter).name for _ in range(3)] == ["counter", "counter_2", "counter_3"]
         with pytest.raises(NameTaken, match="'counter' is the name of a Counter on this node"):
             runtime.spawn(Counter, "counter")
-        for name in ("", "a/b", "a/5", "#a", "line\nbreak"):
+        for name in ("", " ", "two words", "a/b", "a/5", "#a", "line\nbreak", "a" * 256):
             with pytest.raises(UsageError, match="cannot be an agent's name"):
                 runtime.spawn(Counter, name)
         with pytest.raises(DeclarationError, match="int is not an agent: decorate the class with @agent"):

@@ -29,6 +29,39 @@ class Hang(Request[None]):
     stubborn: bool = False
 
 
+@agent
+class Careful:
+    """Catches whatever goes wrong in its handler, and once the stash is all it meets."""
+
+    said: list[str] = field(factory=list[str])
+
+    @on(Say)
+    async def say(self, message: Say, context: Context) -> str:
+        try:
+            if not self.said:
+                self.said.append("stashed")
+                context.stash()
+        except Exception:  # noqa: BLE001 - what is tested
+            self.said.append("swallowed")
+        return " ".join(self.said)
+
+    @on(Open)
+    async def open(self, message: Open, context: Context) -> None:
+        context.unstash_all()
+
+
+async def test_a_handler_that_catches_every_exception_does_not_swallow_the_stash(autojump_clock: object) -> None:
+    async with open_runtime() as runtime, trio.open_nursery() as nursery:
+        ref = runtime.spawn(Careful)
+
+        async def ask() -> None:
+            assert await ref.ask(Say("a")) == "stashed"
+
+        nursery.start_soon(ask)
+        await trio.testing.wait_all_tasks_blocked()
+        await ref.ask(Open())
+
+
 @agent(mailbox=Mailbox(4))
 class Door:
     is_open: bool = False
