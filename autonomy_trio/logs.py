@@ -8,10 +8,11 @@ below. It lets no control character through either: what is logged may be a stra
 import json
 import logging
 import sys
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from io import StringIO
-from typing import Any, Literal, TextIO
+from typing import Any, Final, Literal, TextIO
 
 import attrs
 import structlog
@@ -111,6 +112,37 @@ class _Log:
     def __getattr__(self, method: str) -> Any:  # noqa: ANN401 - structlog's loggers are duck-typed
         logger = structlog.get_logger("autonomy_trio") if structlog.is_configured() else default_logger()
         return getattr(logger.bind(**self._fields), method)
+
+
+MOST_ERRORS: Final = 100
+"""Lines that an `ErrorLog` writes in so many seconds."""
+ERRORS_WITHIN: Final = 10.0
+
+
+@attrs.define(eq=False)
+class ErrorLog:
+    """Errors that may come by the hundred thousand: few are written, and the next line says how many were left out.
+
+    A line with its traceback takes about a millisecond, in which nothing else of the process runs.
+    """
+
+    _log: _Log = attrs.field(factory=_Log)
+    _since: float = float("-inf")
+    _written: int = 0
+    _left_out: int = 0
+
+    def error(self, event: str, **fields: object) -> None:
+        """Write a line, or count it."""
+        now = time.monotonic()
+        if now >= self._since + ERRORS_WITHIN:
+            self._since, self._written = now, 0
+        if self._written == MOST_ERRORS:
+            self._left_out += 1
+            return
+        self._written += 1
+        if self._left_out:
+            fields["left_out"], self._left_out = self._left_out, 0
+        self._log.error(event, **fields)
 
 
 def get_log(**fields: object) -> Any:  # noqa: ANN401 - structlog's loggers are duck-typed

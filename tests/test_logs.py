@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import structlog
 
-from autonomy_trio.logs import Form, get_log, printable, showing, shown
+from autonomy_trio.logs import ERRORS_WITHIN, MOST_ERRORS, ErrorLog, Form, get_log, printable, showing, shown
 
 SECRET = "5ec2e7" * 8
 
@@ -184,3 +184,17 @@ def test_what_a_block_chose_holds_for_that_block() -> None:
         assert shown().form == "json"
     assert shown() is before
     assert before.form == "pretty"
+
+
+def test_errors_by_the_thousand_write_few_lines_and_count_the_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    log = ErrorLog()
+    with structlog.testing.capture_logs() as lines:
+        for number in range(1000):
+            log.error("agent failed", number=number)
+        now = ERRORS_WITHIN
+        log.error("agent failed", number=1000)
+        log.error("agent failed", number=1001)
+    assert [line["number"] for line in lines] == [*range(MOST_ERRORS), 1000, 1001]
+    assert [line.get("left_out") for line in lines[-3:]] == [None, 1000 - MOST_ERRORS, None]

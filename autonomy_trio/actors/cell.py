@@ -34,7 +34,6 @@ from autonomy_trio.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from autonomy_trio.logs import get_log
 from autonomy_trio.messages import wire_name
 
 if TYPE_CHECKING:
@@ -47,8 +46,6 @@ if TYPE_CHECKING:
     from autonomy_trio.actors.supervisor import Supervisor
 
 State = Literal["resting", "running", "halted", "stopping", "stopped"]
-
-_log = get_log()
 
 
 @final
@@ -376,7 +373,8 @@ class Cell:
             delivery.fail(HandlerFailed(f"{self.name} failed on {name}: the log of its node says why"))
         if relations.failures & (relations.failures - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
             shown = error.with_traceback(_own_frames(error.__traceback__))
-            _log.error("agent failed", agent=self.name, **fields, failures=relations.failures, exc_info=shown)
+            fields |= {"failures": relations.failures, "exc_info": shown}
+            self.runtime.errors.error("agent failed", agent=self.name, **fields)
         self.runtime.failed(self, error, None if delivery is None else delivery.message)
         if ended:
             return

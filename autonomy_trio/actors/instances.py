@@ -10,7 +10,6 @@ import trio
 
 from autonomy_trio.actors.context import Context
 from autonomy_trio.groups import fence
-from autonomy_trio.logs import get_log
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
@@ -18,8 +17,6 @@ if TYPE_CHECKING:
 
 _STOPPED_PER_CHECKPOINT: Final = 100
 """Children that are told to stop between two checkpoints."""
-
-_log = get_log()
 
 
 async def begin(cell: "Cell") -> None:
@@ -57,7 +54,7 @@ async def _conclude(cell: "Cell", crew: "Crew") -> None:
     """Stop the children, run ``on_stop``, end what belongs to the instance: within the node's grace."""
 
     def failed(error: Exception) -> None:
-        _log.error("on_stop failed", agent=cell.name, exc_info=error)
+        cell.runtime.errors.error("on_stop failed", agent=cell.name, exc_info=error)
         cell.runtime.on_failure(cell.name, None, error)
 
     with trio.move_on_at(cell.runtime.patience()) as scope:
@@ -69,7 +66,7 @@ async def _conclude(cell: "Cell", crew: "Crew") -> None:
             with fence(failed):
                 await _complete(cell.instance.on_stop(Context(cell)))
     if scope.cancelled_caught:
-        _log.error("on_stop was cut off", agent=cell.name, after=cell.runtime.grace)
+        cell.runtime.errors.error("on_stop was cut off", agent=cell.name, after=cell.runtime.grace)
         await _tell_children(cell, 0, wait=False)
     if crew.belongings is not None:
         crew.belongings.cancel()

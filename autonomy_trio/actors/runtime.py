@@ -26,6 +26,7 @@ from autonomy_trio.actors.supervision import DEFAULT, Pool, Supervise
 from autonomy_trio.actors.supervisor import Supervisor
 from autonomy_trio.actors.topics import Topics
 from autonomy_trio.errors import DeclarationError, NotDelivered, UsageError
+from autonomy_trio.logs import ErrorLog
 from autonomy_trio.messages import wire_name
 
 if TYPE_CHECKING:
@@ -80,6 +81,8 @@ class Runtime:
     withdrawn: int = 0
     """Messages whose asker had gone."""
     failures: int = 0
+    errors: ErrorLog = attrs.field(factory=ErrorLog, repr=False)
+    """Where failures of agents are logged."""
     context: contextvars.Context = attrs.field(factory=contextvars.copy_context, repr=False)
     """Agents' tasks start in the node's own context, not in that of whoever happened to send the first message."""
     _breeds: dict[object, Breed] = attrs.field(factory=dict[object, Breed])

@@ -9,13 +9,11 @@ import trio
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.supervision import Begin, History, Supervise, decide
-from autonomy_trio.logs import get_log
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.runtime import Runtime
     from autonomy_trio.actors.spec import Restart
 
-_log = get_log()
 _random = random.SystemRandom()
 
 
@@ -94,7 +92,7 @@ class Supervisor:
             await self._restart(_leaves([self.children[each] for each in verdict.restart]), stop, verdict.pause)
         elif verdict == "forget":
             assert isinstance(child, Cell)  # noqa: S101 - a supervisor is permanent
-            _log.error("agent stopped for good", agent=child.name, restarts=child.relations.restarts)
+            self.runtime.errors.error("agent stopped for good", agent=child.name, restarts=child.relations.restarts)
             child.stop(self.runtime.grace, "failed" if failed else "stopped")
             await self._restart([], [], 0)
         else:
@@ -145,7 +143,7 @@ class Supervisor:
         if isinstance(self.parent, Supervisor):
             self.parent.ended(self)
             return
-        _log.error("agent stopped for good: it failed too often", agents=names)
+        self.runtime.errors.error("agent stopped for good: it failed too often", agents=names)
         for leaf in reversed(self.leaves()):
             leaf.stop(0, "gave up")
         if isinstance(self.parent, Cell) and self.parent.state in ("resting", "running"):
