@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING, Any, Final, cast, final
 import attrs
 import trio
 
-from autonomy_trio.actors.crew import speaker
 from autonomy_trio.actors.delivery import Delivery, Signal
+from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import MailboxFull, NotDelivered, Overloaded, UsageError
 from autonomy_trio.groups import fence
 from autonomy_trio.messages import wire_name

@@ -39,11 +39,13 @@ from autonomy_trio.messages import wire_name
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from autonomy_trio.actors.crew import Crew, Voice, Worker
+    from autonomy_trio.actors.crew import Crew
     from autonomy_trio.actors.dead_letters import Reason
     from autonomy_trio.actors.runtime import Runtime
     from autonomy_trio.actors.spec import Spec
     from autonomy_trio.actors.supervisor import Supervisor
+    from autonomy_trio.actors.voices import Voice
+    from autonomy_trio.actors.worker import Worker
 
 State = Literal["resting", "running", "halted", "stopping", "stopped"]
 

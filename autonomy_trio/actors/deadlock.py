@@ -6,7 +6,7 @@ from autonomy_trio.errors import Deadlock
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Voice
+    from autonomy_trio.actors.voices import Voice
 
 
 def check_wait(waiter: "Voice", target: "Cell") -> None:

@@ -8,8 +8,8 @@ import trio
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Worker
     from autonomy_trio.actors.spec import Handler
+    from autonomy_trio.actors.worker import Worker
 
 
 @attrs.frozen
@@ -94,6 +94,10 @@ class Asked(Delivery):
         self.cancelled = True
         if self.worker is not None and self.worker.current is self:
             self.worker.cancel_handler()
+
+
+WAKE: Final = Delivery(None, cast("Handler", None), None)
+"""What wakes a worker that waits in an empty channel; no message."""
 
 
 def _nothing() -> None:

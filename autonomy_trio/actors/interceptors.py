@@ -12,8 +12,8 @@ from autonomy_trio.errors import DeliveryError
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Worker
     from autonomy_trio.actors.delivery import Delivery, Sender
+    from autonomy_trio.actors.worker import Worker
 
 
 class Interceptor(Protocol):

@@ -9,19 +9,19 @@ import attrs
 import trio
 
 from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.crew import speaker
 from autonomy_trio.actors.delivery import OUTSIDE, Asked, Delivery, PendingReply, Sender
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.spec import Handler, Stashed
 from autonomy_trio.actors.streams import Items
+from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import DeliveryError, NotDelivered, NotHandled
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Cell
-    from autonomy_trio.actors.crew import Voice
     from autonomy_trio.actors.dead_letters import Reason
     from autonomy_trio.actors.pools import PoolCell
     from autonomy_trio.actors.runtime import Runtime
+    from autonomy_trio.actors.voices import Voice
     from autonomy_trio.messages import Request, Stream
 
 R = TypeVar("R")

@@ -6,10 +6,10 @@ import attrs
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.cell import Breed, Cell
-    from autonomy_trio.actors.crew import Voice
     from autonomy_trio.actors.delivery import Delivery
     from autonomy_trio.actors.relations import End
     from autonomy_trio.actors.spec import Spec
+    from autonomy_trio.actors.voices import Voice
     from autonomy_trio.errors import NotHandled
 
 

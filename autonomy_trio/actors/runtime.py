@@ -10,7 +10,7 @@ import attrs
 import trio
 
 from autonomy_trio.actors.cell import Breed, Cell
-from autonomy_trio.actors.crew import Crew, Voice, speaker
+from autonomy_trio.actors.crew import Crew
 from autonomy_trio.actors.dead_letters import TOPIC, DeadLetter, DeadLetters, Reason
 from autonomy_trio.actors.deadlock import check_wait
 from autonomy_trio.actors.delivery import OUTSIDE, Delivery, Sender
@@ -25,6 +25,7 @@ from autonomy_trio.actors.starter import Starter
 from autonomy_trio.actors.supervision import DEFAULT, Pool, Supervise
 from autonomy_trio.actors.supervisor import Supervisor
 from autonomy_trio.actors.topics import Topics
+from autonomy_trio.actors.voices import Voice, speaker
 from autonomy_trio.errors import DeclarationError, NotDelivered, UsageError
 from autonomy_trio.logs import ErrorLog
 from autonomy_trio.messages import wire_name

@@ -14,14 +14,15 @@ import attrs
 import trio
 
 from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.crew import speaker
 from autonomy_trio.actors.delivery import Delivery
+from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import OutcomeUnknown
 from autonomy_trio.groups import fence
 
 if TYPE_CHECKING:
     from autonomy_trio.actors.belongings import Belongings
-    from autonomy_trio.actors.crew import Voice, Worker
+    from autonomy_trio.actors.voices import Voice
+    from autonomy_trio.actors.worker import Worker
 
 CREDIT: Final = 16
 """Items that a stream may be ahead of its reader."""

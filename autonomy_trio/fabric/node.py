@@ -6,12 +6,12 @@ from typing import Any, Final, TypeVar, final, overload
 import attrs
 import trio
 
-from autonomy_trio.actors.crew import speaker
 from autonomy_trio.actors.dead_letters import DeadLetters, Reason
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Spec, declared
 from autonomy_trio.actors.supervision import Pool
+from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import AddressError, GaveUp, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress, is_address
 from autonomy_trio.fabric.admission import Admission
