@@ -1,10 +1,5 @@
 """Enrolment: how a node gets credentials from an authority over the network, and what the authority takes back.
 
-The authority is an agent of the node whose home has its keys and its ledger. Whoever asks it is known by its session:
-nothing else proves who a credential is for. `Redeem` turns a ticket into a credential, `Renew` issues again what the
-ledger says its subject has, `Fetch` brings the newest revocation list. A stranger learns no more than that it gets
-nothing; why is in the log of the authority.
-
 A node that was enrolled renews at two thirds of a credential's life, and asks each authority for its list once a
 minute. So a revocation reaches it, in sessions that are open too, in at most `REVOKED_WITHIN` seconds while both are
 connected.
@@ -13,14 +8,11 @@ connected.
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final, TypeVar, final
+from typing import Any, Final, final
 
 import attrs
 import trio
 
-from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.declare import agent, on
-from autonomy_trio.actors.delivery import Sender
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.errors import (
     AutonomyError,
@@ -31,35 +23,24 @@ from autonomy_trio.errors import (
     OutcomeUnknown,
     ReplyError,
     UsageError,
-    VaultError,
 )
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.admission import Admission
+from autonomy_trio.fabric.authority import AGENT, Authority, Fetch, Redeem, Renew
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log, printable
-from autonomy_trio.messages import Request, message
+from autonomy_trio.messages import Request
 from autonomy_trio.trust.anchors import Anchor, to_toml
 from autonomy_trio.trust.attributes import AttributeType, AttributeValue, type_of
-from autonomy_trio.trust.authority import LEDGER_NAME, open_authority, read_ledger
-from autonomy_trio.trust.authority import Authority as Ledger
-from autonomy_trio.trust.credentials import Credential, from_text, read_presentation, to_text
-from autonomy_trio.trust.lists import DEFAULT_NEXT_UPDATE, list_from_text, list_to_text, verify_list
-from autonomy_trio.trust.records import format_identifier, parse_identifier
+from autonomy_trio.trust.authority import LEDGER_NAME, read_ledger
+from autonomy_trio.trust.credentials import Credential, from_text, read_presentation
+from autonomy_trio.trust.lists import DEFAULT_NEXT_UPDATE, list_from_text, verify_list
+from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.tickets import make_ticket, verify_ticket
 from autonomy_trio.trust.vault import Vault
-
-T = TypeVar("T")
-
-AGENT: Final = "authority"
-"""What the agent goes by on its node."""
-
-ATTEMPTS: Final = 10
-"""How often the ledger is tried: a command in the same home holds it for a moment."""
-PAUSE: Final = 0.1
-"""Seconds between two attempts."""
 
 TICK: Final = 5.0
 """Seconds between two looks at what is due."""
@@ -72,132 +53,6 @@ REVOKED_WITHIN: Final = FETCH_EVERY + TICK + ASK_LIMIT
 NO_TEXT: Final = (0, 0)
 
 _log = get_log()
-
-
-@message(name="authority.Redeem")
-@attrs.frozen
-class Redeem(Request[str | None]):
-    """Redeem a ticket for the node that asks: its credential as text, or None where the ticket does not count."""
-
-    ticket: str = attrs.field(repr=False)
-
-
-@message(name="authority.Renew")
-@attrs.frozen
-class Renew(Request[str | None]):
-    """Issue again what a credential of the node that asks said: as text, or None where it is not to have it."""
-
-    credential: bytes
-
-
-@message(name="authority.Fetch")
-@attrs.frozen
-class Fetch(Request[str | None]):
-    """The newest revocation list as text; None where there is none after the one at this place."""
-
-    key: int
-    number: int
-
-
-@attrs.frozen
-class Unavailable(ReplyError):
-    """The authority cannot use its ledger now; try again later."""
-
-
-@final
-@agent
-class Authority:
-    """Answers those who redeem, renew and fetch, with the ledger of a home, which it holds for each answer alone.
-
-    Args:
-        vault: of that home.
-        home: the folder.
-        next_update: seconds in which each revocation list promises the next; it is signed anew at half of them.
-        seq_of: returns the sequence number that a node has proven.
-        now: Unix seconds.
-    """
-
-    vault: Vault = attrs.field(repr=False)
-    home: Path
-    next_update: int
-    seq_of: Callable[[bytes], int | None] = attrs.field(repr=False)
-    now: Callable[[], float] = attrs.field(repr=False)
-
-    async def on_start(self, context: Context) -> None:
-        """Sign the list anew when it grows old, for as long as the agent lives."""
-        context.start_soon(self._keep_list_fresh)
-
-    @on(Redeem, allow="true", raises=Unavailable)
-    async def redeem(self, asked: Redeem, context: Context) -> str | None:
-        """Redeem a ticket."""
-        return await self._issue(
-            context.sender,
-            "ticket refused",
-            lambda ledger, subject, seq: ledger.redeem(asked.ticket, subject=subject, subject_seq=seq, now=self.now()),
-        )
-
-    @on(Renew, allow="true", raises=Unavailable)
-    async def renew(self, asked: Renew, context: Context) -> str | None:
-        """Renew a credential."""
-        return await self._issue(
-            context.sender,
-            "renewal refused",
-            lambda ledger, subject, seq: ledger.renew(
-                asked.credential, subject=subject, subject_seq=seq, now=self.now()
-            ),
-        )
-
-    @on(Fetch, allow="true", raises=Unavailable)
-    async def fetch(self, asked: Fetch) -> str | None:
-        """Return the list."""
-        await trio.lowlevel.checkpoint()
-        try:
-            signed = read_ledger(self.vault, self.home).newest_list
-        except VaultError as error:
-            _log.error("the ledger cannot be used", why=str(error))
-            raise Unavailable from None
-        if signed is None or verify_list(signed, self.vault.history).place <= (asked.key, asked.number):
-            return None
-        return list_to_text(signed, self.vault.history.changes)
-
-    async def _issue(self, sender: Sender, refused: str, act: Callable[[Ledger, bytes, int], bytes]) -> str | None:
-        if sender.is_local:
-            return None
-        subject = parse_identifier(sender.node)
-        seq = self.seq_of(subject)
-        if seq is None:
-            return None
-        try:
-            return to_text(await self._with_ledger(lambda ledger: act(ledger, subject, seq)))
-        except CredentialError as error:
-            _log.warning(refused, node=sender.node, why=printable(str(error), 500))
-            return None
-
-    async def _with_ledger(self, act: Callable[[Ledger], T]) -> T:
-        why = ""
-        for _ in range(ATTEMPTS):
-            try:
-                with open_authority(self.vault, self.home) as ledger:
-                    return act(ledger)
-            except VaultError as error:
-                why = str(error)
-            await trio.sleep(PAUSE)
-        _log.error("the ledger cannot be used", why=why)
-        raise Unavailable
-
-    async def _keep_list_fresh(self) -> None:
-        def sign(ledger: Ledger) -> None:
-            signed = ledger.ledger.newest_list
-            kept = None if signed is None else verify_list(signed, self.vault.history)
-            if kept is None or kept.issuer_seq < self.vault.seq or self.now() >= kept.issued + self.next_update / 2:
-                ledger.revoke(now=self.now(), next_update=self.next_update)
-
-        while True:
-            try:
-                await self._with_ledger(sign)
-            except (Unavailable, CredentialError) as error:
-                _log.warning("the revocation list cannot be signed anew", why=str(error))
-            await trio.sleep(min(self.next_update / 4, FETCH_EVERY))
 
 
 @attrs.frozen

@@ -16,9 +16,9 @@ from autonomy_trio.errors import AddressError, GaveUp, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress, is_address
 from autonomy_trio.fabric.admission import Admission
 from autonomy_trio.fabric.attachments import Attachments
+from autonomy_trio.fabric.authority import AGENT as AUTHORITY
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.durable import Durable
-from autonomy_trio.fabric.enrolment import AGENT as AUTHORITY
 from autonomy_trio.fabric.enrolment import Enrolled, Enrolment
 from autonomy_trio.fabric.finding import Finding, FoundAgent
 from autonomy_trio.fabric.peers import Peers

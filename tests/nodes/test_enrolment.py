@@ -20,7 +20,8 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric import enrolment
-from autonomy_trio.fabric.enrolment import REVOKED_WITHIN, Fetch, Redeem, Renew
+from autonomy_trio.fabric.authority import Fetch, Redeem, Renew
+from autonomy_trio.fabric.enrolment import REVOKED_WITHIN
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.authority import open_authority, read_ledger
