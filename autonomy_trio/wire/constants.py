@@ -124,9 +124,9 @@ HANDSHAKE_AFTER: Final = 15.0
 """Seconds of hearing nothing: while something is owed, or before a message is to be sent."""
 GONE_AFTER: Final = 28.0
 
-CHECKS_PER_SECOND: Final = 20.0
-"""Signatures of agents that are checked for one peer, over time."""
-CHECKS_BURST: Final = 200.0
+CHECKS_PER_SECOND: Final = 100.0
+"""Signatures of agents that are checked for one peer, over time: a hundredth of a processor's."""
+CHECKS_BURST: Final = 1024.0
 CHECKS_PER_INTRODUCTION: Final = 2
 """Its change and its delegate."""
 

@@ -114,12 +114,14 @@ class Introduce(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
         index: never 0, and never used twice in a session.
         change: the agent's change, which makes its identifier.
         delegate: by which the agent lets its node speak for it.
+        inherits: whether it speaks with what its node has proven besides its own.
         presentations: the agent's own credentials.
     """
 
     index: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_INDEX)]
     change: Signed
     delegate: Signed
+    inherits: bool
     presentations: PresentationList
 
 

@@ -4,8 +4,8 @@ A node gives each of its agents that speaks an index, and says who that is by an
 agent's messages until the peer has acknowledged it. So a message never comes before its sender's introduction, whatever
 was lost. An index belongs to one session and is never used for two agents in it; 0 is the node itself.
 
-The receiver verifies what it has not verified before: a change and a delegate, two signatures, at most 20 a second of
-one peer past a burst of 200. What it verified it knows by its bytes, so a renewed session costs no signature. Both
+The receiver verifies what it has not verified before: a change and a delegate, two signatures, at most 100 a second of
+one peer past a burst of 1,024; who sends keeps to that. What it verified it knows by its bytes, so a renewed session costs no signature. Both
 sides keep 1,024 and let the one go that was not used for longest. A receiver that does not know an index refuses what
 was said under it, and says so; the sender then introduces the agent again, under another index.
 """
@@ -41,11 +41,18 @@ class Speaker:
 
     Attributes:
         introduction: what the node shows of it; a renewed delegate needs another speaker.
+        inherits: whether it speaks with what its node has proven besides its own.
         presentations: the agent's own credentials, at most 16 and 23 KiB together.
     """
 
     introduction: Introduction
+    inherits: bool
     presentations: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def entry(self, index: int) -> Introduce:
+        """Return what introduces it under an index."""
+        shown = self.introduction
+        return Introduce(index, shown.change, shown.delegate, self.inherits, self.presentations)
 
 
 @frozen
@@ -55,11 +62,13 @@ class Agent:
     Attributes:
         identifier: the agent's 32-byte identifier.
         expires: Unix seconds from which its node may not speak for it any more.
+        inherits: whether it speaks with what its node has proven besides its own.
         presentations: the agent's own credentials, not yet judged.
     """
 
     identifier: bytes
     expires: int
+    inherits: bool
     presentations: tuple[bytes, ...] = field(repr=False)
 
     @property
@@ -99,8 +108,7 @@ class Introducing:
             index = self._index(speaker)
             addressed[position] = replace(entry, sender=index)
             if index in self._unacknowledged:
-                introduction = speaker.introduction
-                riding[index] = Introduce(index, introduction.change, introduction.delegate, speaker.presentations)
+                riding[index] = speaker.entry(index)
         return list(riding.values()), addressed
 
     def acknowledge(self, indices: Iterable[int]) -> None:
@@ -155,7 +163,7 @@ class KnownAgents:
     """The agents of one peer that were verified, over all its sessions."""
 
     def __init__(self) -> None:
-        self._latest = _Latest[tuple[int, Signed, Signed, tuple[bytes, ...]]]()
+        self._latest = _Latest[tuple[int, Signed, Signed, bool, tuple[bytes, ...]]]()
         self._checks = 0.0
         self._since = 0.0
 
@@ -174,11 +182,11 @@ class KnownAgents:
         Raises:
             ProtocolError: it does not hold, or too much is to be verified for this peer just now.
         """
-        key = (bundle.seq, entry.change, entry.delegate, entry.presentations)
+        key = (bundle.seq, entry.change, entry.delegate, entry.inherits, entry.presentations)
         agent = self._latest.pop(key)
         if agent is None:
             self._take_checks(ticks)
-            agent = _verified(entry, bundle, now)
+            agent = verify_agent(entry, bundle, now)
         self._latest.put(key, agent)
         return agent
 
@@ -225,9 +233,19 @@ NOBODY: Final[Mapping[int, Speaker]] = {}
 """No agent speaks: all entries are the node's."""
 
 
-def _verified(entry: Introduce, bundle: Bundle, now: float) -> Agent:
+def verify_agent(entry: Introduce, bundle: Bundle, now: float) -> Agent:
+    """Verify an agent that a node introduces.
+
+    Args:
+        entry: the introduction.
+        bundle: the node's, as its session or its sealed envelope proved it.
+        now: Unix seconds.
+
+    Raises:
+        ProtocolError: it does not hold.
+    """
     try:
         delegate = verify_delegate(entry.change, entry.delegate, node=bundle.identifier, node_seq=bundle.seq, now=now)
     except IdentityError as error:
         raise ProtocolError(str(error)) from None
-    return Agent(delegate.agent, delegate.expires, entry.presentations)
+    return Agent(delegate.agent, delegate.expires, entry.inherits, entry.presentations)

@@ -298,7 +298,7 @@ async def test_what_an_agent_of_a_node_says_for_itself_has_none_of_the_nodes_rig
     counter = world.alice.ref(world.address, Counter)
     assert await counter.ask(Add(1)) == Total(1)
     vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
-    agent = Speaker(vault.introduce("agent", virtual_now()))
+    agent = Speaker(vault.introduce("agent", virtual_now()), inherits=False)
     add = encode_payload(Add(1))
     introduced = Ask(77, "counter", "Add", add, None, 0)
     peers.endpoint.send(to, [introduced], virtual_now(), trio.current_time(), {0: agent})

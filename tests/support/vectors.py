@@ -156,7 +156,7 @@ def session(given: Values) -> Values:
     shown = alice.introduce("counter", given["now"])
     from_bob: list[Entry] = [Presentations(()), Reply(1, b"\x01")]
     from_alice: list[Entry] = [
-        Introduce(1, shown.change, shown.delegate, ()),
+        Introduce(1, shown.change, shown.delegate, inherits=True, presentations=()),
         Ask(1, "counter", "Add", b"\x81\xa6amount\x03", 2000, 1),
         Tell("counter", "Reset", b"\x80", 0),
         Error(2, "denied", "denied"),

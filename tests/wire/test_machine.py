@@ -102,7 +102,7 @@ class Adversary(RuleBasedStateMachine):
             entries.append(Tell("agent", "Message", payload, 0))
         agent = AGENTS[name]
         introduction = Introduction(agent.identifier, agent.change, make_delegate(agent, 0, self.world.now))
-        speakers = dict.fromkeys(range(count), Speaker(introduction)) if by_agent else {}
+        speakers = dict.fromkeys(range(count), Speaker(introduction, inherits=True)) if by_agent else {}
         node.endpoint.send(other.id, entries, self.world.now, self.world.ticks, speakers)
         self.settle()
 
