@@ -22,14 +22,15 @@ def identity() -> None:
 
 @identity.command(short_help="Print the identifier of a home.")
 @home_option
+@click.option("--agent", metavar="NAME", help="Print the identifier of its agent of that name instead.")
 @debug_option
-def show(home: Path) -> None:
-    """Print the identifier of a home, which is made if it is not there yet.
+def show(home: Path, agent: str | None) -> None:
+    """Print the identifier of a home, which is made if it is not there yet, or of one of its agents.
 
     What is wrong with it, or with an authority that this home trusts, is said on standard error.
     """
     with Vault.open_beside(home, passphrase=passphrase_for(home)) as vault:
-        click.echo(format_identifier(vault.identifier))
+        click.echo(format_identifier(vault.identifier if agent is None else vault.agent_identifier(agent)))
         if vault.later_seq is not None:
             say(
                 f"this home is a copy from before: the identity was rotated to sequence {vault.later_seq} elsewhere and"

@@ -6,7 +6,6 @@ message that is denied takes no mailbox slot, wakes no agent, and is decoded onl
 A sender that nothing is open to learns nothing: whatever it sends is answered with the same `Denied`.
 """
 
-import types
 from collections.abc import Callable, Iterable, Sequence
 from typing import Final, final
 
@@ -15,7 +14,7 @@ import trio
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.dead_letters import DeadLetter, Reason
-from autonomy_trio.actors.delivery import Asked, Delivery, Reply, Sender
+from autonomy_trio.actors.delivery import Asked, Delivery, Reply
 from autonomy_trio.actors.local import not_so
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
@@ -32,24 +31,22 @@ from autonomy_trio.errors import (
 )
 from autonomy_trio.fabric.audit import AuditLog
 from autonomy_trio.fabric.peer import Peer
+from autonomy_trio.fabric.proofs import Passage, Proof, Proofs
+from autonomy_trio.fabric.voices import Voice, Voices
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.messages import check_sendable, decode_payload
 from autonomy_trio.payloads import Resolve
-from autonomy_trio.trust.anchors import Anchors, proven_attributes
-from autonomy_trio.trust.credentials import Credential, judge, verify_presentations
+from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.identity import Bundle, History
 from autonomy_trio.trust.lists import RevocationList, Revocations
 from autonomy_trio.trust.policy import Decision, Grant, Policies, Principal
-from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.schema import PRINCIPAL, SEND
 from autonomy_trio.trust.whole import WholePolicy
 from autonomy_trio.wire.entries import Ask, Message, Open, Tell, Watch
+from autonomy_trio.wire.introductions import Agent
 
 WATCH: Final = "Watch"
 """What a watch is called where a message has its name."""
-
-MOST_PASSAGES: Final = 1024
-"""Pairs of an agent and a message for which one node's proof remembers what was decided."""
 
 WireTable = dict[str, tuple[type, Handler]]
 
@@ -93,71 +90,39 @@ def _check_sendable(place: str, message: type) -> None:
         raise DeclarationError(f"{place}, which a policy opens to other nodes: {error}") from None
 
 
-@attrs.frozen
-class Passage:
-    """What was decided of one message to one agent, and does not depend on what the message says or on the time."""
-
-    cell: Cell | PoolCell
-    cls: type
-    decision: Decision
-
-
-@attrs.frozen
-class Proof:
-    """What another node has proven, as policies and handlers see it."""
-
-    credentials: Sequence[Credential]
-    principal: Principal
-    sender: Sender
-    generation: int
-    """Of the policies, the anchors and what was known of revocations when it was judged."""
-    passages: dict[tuple[str, str], Passage] = attrs.field(factory=dict[tuple[str, str], Passage], repr=False)
-    """Where its sender was let through before, by recipient and message: they hold as long as this does."""
-
-
-def _prove(name: str, credentials: Sequence[Credential], generation: int) -> Proof:
-    """Return what credentials prove together, until the first of them counts no more."""
-    attributes, dropped = proven_attributes(credentials)
-    if dropped:
-        _log.warning("attributes dropped: credentials contradict each other", node=name, names=sorted(dropped))
-    principal = Principal(
-        id=name,
-        node=name,
-        attributes=attributes,
-        credentials=frozenset(credential.id for credential in credentials),
-        expires=min((credential.counts_until for credential in credentials), default=float("inf")),
-    )
-    # Read-only: a handler sees the attributes that policies read.
-    sender = Sender(name, name, types.MappingProxyType(attributes), is_local=False)
-    return Proof(credentials, principal, sender, generation)
-
-
 @final
 @attrs.define(eq=False)
 class Admission:
     """Judges what arrives at one node."""
 
     runtime: Runtime
-    anchors: Anchors
+    proofs: Proofs
+    """What other nodes and their agents have proven."""
+    voices: Voices
+    """The agents of this node."""
     whole: Sequence[WholePolicy]
     """Policies besides those of the handlers."""
     now: Callable[[], float]
     """Unix seconds."""
     name: str
     """The identifier of this node."""
-    revocations: Revocations
-    """What is known of the sequences and lists of those that `anchors` names."""
-    remember: Callable[[bytes], None]
-    """Has the sequence of a subject with credentials remembered for good."""
     audit: AuditLog | None = None
     decoded: int = 0
     """Payloads that were decoded."""
-    unproven: int = 0
-    """Credentials that did not count here."""
     read_ref: Resolve | None = None
     """Makes a ref of an address in a message."""
     _tables: dict[Spec, WireTable] = attrs.field(factory=dict[Spec, WireTable])
     _policies: Policies | None = None
+
+    @property
+    def anchors(self) -> Anchors:
+        """The authorities that count here."""
+        return self.proofs.anchors
+
+    @property
+    def revocations(self) -> Revocations:
+        """What is known of the sequences and lists of those that `anchors` names."""
+        return self.proofs.revocations
 
     @property
     def policies(self) -> Policies:
@@ -195,7 +160,7 @@ class Admission:
                 then.
         """
         self._policies = compile_policies(self._tables, anchors, whole, self.policies.generation + 1)
-        self.anchors, self.whole = anchors, whole
+        self.proofs.anchors, self.whole = anchors, whole
 
     @property
     def generation(self) -> int:
@@ -204,71 +169,13 @@ class Admission:
 
     def show(self, peer: Peer, presentations: Sequence[bytes]) -> None:
         """Judge the credentials a node shows; those that do not count here leave it without their attributes."""
-        assert peer.bundle is not None  # noqa: S101 - a session came first
-        credentials, refused = verify_presentations(
-            presentations,
-            subject=peer.identifier,
-            subject_seq=peer.bundle.seq,
-            anchors=self.anchors,
-            revocations=self.revocations,
-            now=self.now(),
-        )
-        for error in refused:
-            self._refuse(peer, error)
-        if credentials:
-            self.remember(peer.identifier)
-        peer.proof = _prove(peer.name, credentials, self.generation)
+        self.proofs.show(peer, presentations, self.generation)
 
-    def _proof(self, peer: Peer) -> Proof:
-        """Return what a node has proven, judged anew where a credential has expired or what it rests on has changed."""
-        proof = peer.proof
-        assert isinstance(proof, Proof)  # noqa: S101 - show() came first
-        if self.now() >= proof.principal.expires or proof.generation != self.generation:
-            proof = self._judge_again(peer, proof)
-        return proof
-
-    def _judge_again(self, peer: Peer, proof: Proof) -> Proof:
-        assert peer.bundle is not None  # noqa: S101 - a session came first
-        credentials: list[Credential] = []
-        for credential in proof.credentials:
-            try:
-                credentials.append(
-                    judge(
-                        credential,
-                        subject=peer.identifier,
-                        subject_seq=peer.bundle.seq,
-                        anchors=self.anchors,
-                        revocations=self.revocations,
-                        now=self.now(),
-                    )
-                )
-            except CredentialError as error:
-                self._refuse(peer, error)
-        peer.proof = proof = _prove(peer.name, credentials, self.generation)
-        return proof
-
-    def _refuse(self, peer: Peer, error: CredentialError) -> None:
-        self.unproven += 1
-        if self.unproven & (self.unproven - 1) == 0:  # the 1st, 2nd, 4th, 8th …: a flood fills no log
-            _log.warning("credential not accepted", node=peer.name, why=str(error), so_far=self.unproven)
-
-    def prove_sealed(self, sender: Bundle, presentations: Sequence[bytes], created: int) -> Proof:
-        """Judge what a sealed envelope shows: its credentials as of when it was written, by the lists of now."""
-        name = format_identifier(sender.identifier)
-        credentials, refused = verify_presentations(
-            presentations,
-            subject=sender.identifier,
-            subject_seq=sender.seq,
-            anchors=self.anchors,
-            revocations=self.revocations,
-            now=created,
-        )
-        for error in refused:
-            _log.warning("credential not accepted", node=name, why=str(error))
-        if credentials:
-            self.remember(sender.identifier)
-        proof = _prove(name, credentials, self.generation)
-        return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
+    def prove_sealed(
+        self, sender: Bundle, presentations: Sequence[bytes], created: int, agent: Agent | None = None
+    ) -> Proof:
+        """Judge what a sealed envelope shows; see `Proofs.of_sealed`."""
+        return self.proofs.of_sealed(sender, presentations, created, self.generation, agent)
 
     def prepare_sealed(self, entry: Tell, proof: Proof, reply: Reply) -> tuple[Cell | PoolCell, Asked]:
         """Judge a message of a sealed envelope.
@@ -304,8 +211,10 @@ class Admission:
         """
         if not self.policies.restricts_sending:
             return None
-        recipient = Principal(peer.name, peer.name) if peer.proof is None else self._proof(peer).principal
-        sender = Principal(self.name, self.name)
+        unknown = Principal(peer.name, peer.name)
+        recipient = unknown if peer.proof is None else self.proofs.of(peer, self.generation).principal
+        who = entry.sender
+        sender = Principal(self.voices.identifier(who) if isinstance(who, Voice) else self.name, self.name)
         decision = self.policies.sending(sender, recipient, now=self.now())
         self._record(decision, sender, SEND, PRINCIPAL, peer.name)
         if decision.allowed:
@@ -313,7 +222,7 @@ class Admission:
         name = WATCH if isinstance(entry, Watch) else entry.name
         recipient_name, message = printable(entry.recipient), printable(name)
         self.runtime.add_dead_letter(
-            DeadLetter(recipient_name, message, self.name, "denied", printable(decision.reason))
+            DeadLetter(recipient_name, message, sender.id, "denied", printable(decision.reason))
         )
         return Denied(f"{message} was not sent to {peer.name}/{recipient_name}: {printable(decision.reason, 500)}")
 
@@ -321,28 +230,40 @@ class Admission:
         if self.audit is not None:
             self.audit.write(decision, principal, action, agent, resource, now=self.now())
 
-    def may_watch(self, peer: Peer, entry: Watch) -> Cell | PoolCell | None:
+    def may_watch(self, peer: Peer, entry: Watch, agent: Agent | None) -> Cell | PoolCell | None:
         """Judge a watch: who may send an agent something may know when that has ended.
 
+        Args:
+            peer: the node it comes from.
+            entry: the watch.
+            agent: that node's agent that watches; None for the node itself.
+
         Returns:
-            the agent; None where it is not there, or there is nothing that the node may send it, which is told alike.
+            the agent; None where it is not there, or there is nothing that the watcher may send it, which is told
+            alike.
+
+        Raises:
+            Overloaded: who watches cannot be judged just now.
         """
+        proof = self.proofs.of(peer, self.generation, agent)
         cell = self.runtime.find(entry.recipient)
         reason: Reason = "unknown agent"
-        if cell is not None and not entry.sender:
-            proof = self._proof(peer)
+        if cell is not None:
             if any(self._may_send(proof, name, cell) for name in self._tables[cell.spec]):
                 return cell
             reason = "denied"
-        self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, peer.name, reason))
+        self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, proof.sender.id, reason))
         return None
 
-    def admit(self, peer: Peer, entry: Message, reply: Reply | None, *, late: bool) -> Asked | DeliveryError | None:
+    def admit(
+        self, peer: Peer, entry: Message, agent: Agent | None, reply: Reply | None, *, late: bool
+    ) -> Asked | DeliveryError | None:
         """Judge one message, and queue it if it may pass.
 
         Args:
             peer: the node it comes from.
             entry: the message.
+            agent: that node's agent that speaks; None for the node itself.
             reply: where the answer goes to an ask, and the items of a stream.
             late: whether a later message of that node came before it.
 
@@ -350,11 +271,15 @@ class Admission:
             the delivery of what waits for its handler now and is answered; what an asker is told if the message may
             not pass; None for a message that asks for nothing.
         """
-        proof = self._proof(peer)
+        try:
+            proof = self.proofs.of(peer, self.generation, agent)
+        except Overloaded as error:
+            self.bury(entry, peer.name, "overloaded", str(error))
+            return error
         try:
             return self._queue(entry, proof, reply, late=late)
         except Refusal as refused:
-            self.bury(entry, peer.name, refused.reason, refused.why)
+            self.bury(entry, proof.sender.id, refused.reason, refused.why)
             return refused.error
 
     def _queue(self, entry: Message, proof: Proof, reply: Reply | None, *, late: bool) -> Asked | None:
@@ -374,8 +299,8 @@ class Admission:
         else:
             cell, cls = self._find(entry, proof)
             decision = self._attribute_part(proof, entry.name, cell)
-            if decision is not None and decision.allowed:
-                self._note_passage(entry, proof, Passage(cell, cls, decision))
+            if decision is not None and decision.allowed and not self.policies.reads_time(entry.name, cell.spec.agent):
+                proof.note_passage(entry.recipient, entry.name, Passage(cell, cls, decision))
         if decision is not None:
             self._settle(decision, proof, entry.name, cell)
         message = self._decode(entry, cls)
@@ -385,12 +310,6 @@ class Admission:
             )
             self._settle(decision, proof, entry.name, cell)
         return cell, message
-
-    def _note_passage(self, entry: Message, proof: Proof, passage: Passage) -> None:
-        if not self.policies.reads_time(entry.name, passage.cell.spec.agent):
-            if len(proof.passages) >= MOST_PASSAGES:
-                proof.passages.clear()
-            proof.passages[entry.recipient, entry.name] = passage
 
     def _settle(self, decision: Decision, proof: Proof, action: str, cell: Cell | PoolCell) -> None:
         self._record(decision, proof.principal, action, cell.spec.agent, cell.name)

@@ -3,6 +3,7 @@
 A credential that expired while its node was switched off is held on and shown to nobody: its issuer may renew it.
 """
 
+import math
 import os
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +21,10 @@ from autonomy_trio.trust.records import format_identifier
 
 FOLDER: Final = "credentials"
 """The folder of a home whose files are shown."""
+
+AGENTS_FOLDER: Final = f"{FOLDER}/agents"
+"""The folder of a home with the credentials of its agents: each is shown by the agent that it is about."""
+
 LISTS_FOLDER: Final = "lists"
 """The folder of a home whose revocation lists are obeyed, and shown with the credentials of their issuers."""
 
@@ -27,7 +32,9 @@ AUTHORITIES_FOLDER: Final = "authorities"
 """The folder of a home with the address of each authority that it was enrolled with, in a file by its identifier."""
 
 HELD_LIMIT: Final = 256
-"""Most credentials that a wallet holds; far fewer are shown."""
+"""Most credentials of the node that a wallet holds; far fewer are shown."""
+AGENTS_LIMIT: Final = 4096
+"""Most credentials of its agents."""
 AUTHORITIES_LIMIT: Final = 64
 """Most authorities whose address a wallet knows: as many as an anchors file has."""
 ADDRESS_CHARACTERS: Final = 1024
@@ -54,7 +61,7 @@ class _Held:
 @final
 @attrs.define(eq=False)
 class Wallet:
-    """The credentials of one node, in the order they are shown."""
+    """The credentials of one node and of its agents, in the order they are shown."""
 
     subject: bytes
     home: Path | None
@@ -66,6 +73,8 @@ class Wallet:
     """The newest list of each issuer."""
 
     _authorities: dict[bytes, Address] = attrs.field(factory=dict[bytes, Address], repr=False)
+    changes: int = 0
+    """Grows with whatever may be shown from then on."""
 
     @property
     def authorities(self) -> Mapping[bytes, Address]:
@@ -77,7 +86,9 @@ class Wallet:
         """The newest revocation list known of each issuer."""
         return list(self._lists.values())
 
-    def shown(self, now: float, issuers: Collection[bytes] | None = None) -> Sequence[bytes]:
+    def shown(
+        self, now: float, issuers: Collection[bytes] | None = None, subject: bytes | None = None
+    ) -> Sequence[bytes]:
         """Return the credentials to show, the latest first, for only so many are; the first of an issuer has its list.
 
         One that was renewed is not shown: the two could contradict each other.
@@ -85,8 +96,9 @@ class Wallet:
         Args:
             now: Unix seconds.
             issuers: of whom alone, where somebody asks for these; None is any.
+            subject: the agent that shows them; None is the node.
         """
-        holding = [each.presentation for each in self._held.values() if now < each.credential.expires]
+        holding = [each.presentation for each in self._of(subject) if now < each.credential.expires]
         shown: list[bytes] = []
         listed: set[bytes] = set()
         for each in reversed(holding):
@@ -107,18 +119,28 @@ class Wallet:
             now: Unix seconds; past two thirds of its life a credential is due, past its end too.
             seq: the node's sequence number; what was issued to an earlier one is due at once.
         """
-        held = [each.credential for each in self._held.values()]
+        held = [each.credential for each in self._of(None)]
         return [
             each
             for each in held
             if (renew_at(each) <= now or each.subject_seq < seq) and not any(_renews(other, each) for other in held)
         ]
 
+    def until(self, now: float, subject: bytes) -> float:
+        """Return when the first credential expires that an agent shows, in Unix seconds; infinite where none does."""
+        ends = (each.credential.expires for each in self._of(subject))
+        return min((end for end in ends if now < end), default=math.inf)
+
+    def _of(self, subject: bytes | None) -> Sequence[_Held]:
+        whose = self.subject if subject is None else subject
+        return [each for each in self._held.values() if each.credential.subject == whose]
+
     def learn(self, revocations: RevocationList, history: History) -> None:
         """Keep a revocation list when it is newer than the one that is kept of its issuer."""
         known = self._lists.get(revocations.issuer)
         if known is None or revocations.place > known[0].place:
             self._lists[revocations.issuer] = revocations, history
+            self.changes += 1
 
     def keep(self, revocations: RevocationList, history: History) -> bool:
         """Keep a revocation list, in the home too, when it is newer than the one that is kept; tell whether it is.
@@ -155,16 +177,25 @@ class Wallet:
         Raises:
             CredentialError: a file that was asked for cannot be shown. One in the home is only logged.
         """
-        for file in self._files(FOLDER):
-            try:
-                self._add(file, now)
-            except CredentialError as error:
-                _log.warning("credential not shown", why=str(error))
+        for folder in (FOLDER, AGENTS_FOLDER):
+            for file in self._files(folder):
+                try:
+                    self._add(file, now, of_agent=folder is AGENTS_FOLDER)
+                except CredentialError as error:
+                    _log.warning("credential not shown", why=str(error))
+        self._load_lists()
+        self._load_authorities()
+        for file in files:
+            self._add(file, now)
+
+    def _load_lists(self) -> None:
         for file in self._files(LISTS_FOLDER):
             try:
                 self.learn(*_parsed(file, list_from_text))
             except CredentialError as error:
                 _log.warning("revocation list not obeyed", why=str(error))
+
+    def _load_authorities(self) -> None:
         for file in self._files(AUTHORITIES_FOLDER)[:AUTHORITIES_LIMIT]:
             try:
                 address = _parsed(file, lambda text: Address.parse(text[:ADDRESS_CHARACTERS].strip()))
@@ -172,21 +203,26 @@ class Wallet:
                 _log.warning("authority not known", file=str(file), why=str(error))
             else:
                 self._authorities[address.node] = address
-        for file in files:
-            self._add(file, now)
 
-    def add(self, text: str, now: float) -> None:
+    def add(self, text: str, now: float, agent: bytes | None = None) -> None:
         """Take a credential in, and keep it in the home where there is one, in place of those that have expired.
 
+        Args:
+            text: of the credential.
+            now: Unix seconds.
+            agent: the identifier of the agent that it must be about; None for the node.
+
         Raises:
-            CredentialError: it cannot be shown by this node.
+            CredentialError: it cannot be shown by this node, or by that agent.
+            VaultError: the home refuses.
         """
         try:
             presentation = read_presentation(from_text(text))
         except CredentialError as error:
             raise CredentialError(f"the credential: {error}") from None
-        self._check(presentation.credential, now, "the credential")
-        file = self._write(FOLDER, presentation.credential.id, to_text(presentation.encode()))
+        self._check(presentation.credential, now, "the credential", agent or self.subject)
+        folder = FOLDER if agent is None else AGENTS_FOLDER
+        file = self._write(folder, presentation.credential.id, to_text(presentation.encode()))
         self._take(presentation, file, now)
 
     def _write(self, folder: str, name: bytes, text: str) -> Path | None:
@@ -200,7 +236,8 @@ class Wallet:
         place = self.home / folder / name.hex()
         fresh = place.with_suffix(".new")
         try:
-            place.parent.mkdir(mode=0o700, exist_ok=True)
+            for parent in (place.parent.parent, place.parent):  # parents=True would give the first another mode
+                parent.mkdir(mode=0o700, exist_ok=True)
             fresh.unlink(missing_ok=True)
             with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="ascii") as file:
                 file.write(text)
@@ -217,34 +254,53 @@ class Wallet:
             return []
         return [file for file in sorted(place.iterdir()) if file.is_file()]  # a pipe would be waited for
 
-    def _add(self, file: Path, now: float) -> None:
+    def _add(self, file: Path, now: float, *, of_agent: bool = False) -> None:
         presentation = _parsed(file, lambda text: read_presentation(from_text(text)))
-        kept = self.home is not None and file == self.home / FOLDER / presentation.credential.id.hex()
-        lapsed = kept and now < presentation.credential.expires + RENEWABLE_FOR
-        self._check(presentation.credential, now - (RENEWABLE_FOR if lapsed else 0), str(file))
+        credential = presentation.credential
+        folder = AGENTS_FOLDER if of_agent else FOLDER
+        kept = self.home is not None and file == self.home / folder / credential.id.hex()
+        lapsed = kept and now < credential.expires + RENEWABLE_FOR
+        # Whether an agent is this home's shows when it speaks: one that is not never does.
+        subject = credential.subject if of_agent else self.subject
+        self._check(credential, now - (RENEWABLE_FOR if lapsed else 0), str(file), subject)
         self._take(presentation, file if kept else None, now)
 
-    def _check(self, credential: Credential, now: float, what: str) -> None:
+    def _check(self, credential: Credential, now: float, what: str, expected: bytes) -> None:
         """Refuse a credential that would never count, or that there is no room for."""
-        if credential.subject != self.subject:
-            subject, own = format_identifier(credential.subject), format_identifier(self.subject)
+        if credential.subject != expected:
+            subject, own = format_identifier(credential.subject), format_identifier(expected)
+            if expected == self.subject:
+                raise CredentialError(
+                    f"{what} is about {subject}, and this home is {own}: have its issuer make one with --subject {own};"
+                    f" one about an agent of this home belongs into its folder {AGENTS_FOLDER}"
+                )
             raise CredentialError(
-                f"{what} is about {subject}, and this home is {own}: have its issuer make one with --subject {own}"
+                f"{what} is about {subject}, and that agent is {own}: have its issuer make one with --subject {own}"
             )
         if credential.expires <= now:
             raise CredentialError(
                 f"{what} expired {now - credential.expires:,.0f} s ago: ask its issuer, "
                 f"{format_identifier(credential.issuer)}, for a new one"
             )
-        held = sum(now < each.credential.expires for each in self._held.values())
-        if held >= HELD_LIMIT and credential.id not in self._held:
-            raise CredentialError(f"{what} is one too many: this node holds {HELD_LIMIT}, so take some away")
+        held, limit = self._beside(credential)
+        if sum(now < each.expires for each in held) >= limit and credential.id not in self._held:
+            whose = "this node holds" if limit == HELD_LIMIT else "the agents of this node hold"
+            raise CredentialError(f"{what} is one too many: {whose} {limit}, so take some away")
+
+    def _beside(self, credential: Credential) -> tuple[Sequence[Credential], int]:
+        """Return what is held of the same kind, the node's or its agents', and how many there may be."""
+        is_own = credential.subject == self.subject
+        held = [each.credential for each in self._held.values()]
+        return [each for each in held if (each.subject == self.subject) == is_own], (
+            HELD_LIMIT if is_own else AGENTS_LIMIT
+        )
 
     def _take(self, presentation: Presentation, file: Path | None, now: float) -> None:
         self._held[presentation.credential.id] = _Held(presentation, file)
-        held = [each.credential for each in self._held.values()]
+        self.changes += 1
+        held, limit = self._beside(presentation.credential)
         ended = sorted((each for each in held if each.expires <= now), key=lambda each: each.expires)
-        excess = len(held) - HELD_LIMIT
+        excess = len(held) - limit
         for number, each in enumerate(ended):
             is_over = each.expires + RENEWABLE_FOR <= now or any(_renews(other, each) for other in held)
             if is_over or number < excess:
@@ -259,6 +315,7 @@ def _renews(newer: Credential, older: Credential) -> bool:
     """Tell whether one credential takes the place of another: it says all that the other says, later."""
     return (
         newer.issuer == older.issuer
+        and newer.subject == older.subject
         and newer.subject_seq >= older.subject_seq
         and newer.not_before > older.not_before
         and newer.attributes.keys() >= older.attributes.keys()

@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Final, Protocol, final
 
 import attrs
+import msgspec
 import trio
 
 from autonomy_trio.actors.delivery import PendingReply
@@ -26,16 +27,19 @@ from autonomy_trio.errors import (
     ReplyError,
     TrustError,
 )
-from autonomy_trio.fabric.admission import Admission, Proof, Refusal
+from autonomy_trio.fabric.admission import Admission, Refusal
 from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.journal import StoreFailed
 from autonomy_trio.fabric.memories import Memories
+from autonomy_trio.fabric.proofs import Proof
+from autonomy_trio.fabric.voices import Voice, Voices
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import MESSAGE_ID_BYTES, SEALED_LIFE, UNACKNOWLEDGED
-from autonomy_trio.wire.entries import Presentations, Tell
+from autonomy_trio.wire.entries import Introduce, Presentations, Tell, shown_presentations
+from autonomy_trio.wire.introductions import verify_agent
 from autonomy_trio.wire.mailbox import stored_id
 from autonomy_trio.wire.packets import read_sealed
 from autonomy_trio.wire.sealed import Sealed, SealedEntry, Stamp, open_sealed, seal
@@ -108,6 +112,7 @@ class Durable:
     _vault: Vault
     _histories: Histories
     _admission: Admission
+    _voices: Voices
     _runtime: Runtime
     _memories: Memories
     _nursery: trio.Nursery
@@ -146,9 +151,8 @@ class Durable:
         """
         created = int(self._now())
         stamp = Stamp(secrets.token_bytes(MESSAGE_ID_BYTES), created, created + SEALED_LIFE)
-        shown = tuple(self._shown())
-        entries: list[SealedEntry] = [*((Presentations(shown),) if shown else ()), entry]
         try:
+            entries = self._addressed(entry)
             packet = seal(self._vault, bundle, entries, stamp, secrets.token_bytes)
         except NotDelivered as error:
             raise NotStored(f"{entry.name} was not stored for {address}: {error}") from None
@@ -168,6 +172,22 @@ class Durable:
                     break
                 await trio.sleep(STORE_PAUSE)
         raise NotStored(f"{entry.name} was not stored for {address} ({why}): have its relay run with --store, or retry")
+
+    def _addressed(self, entry: Tell) -> list[SealedEntry]:
+        """Return what is sealed: a message, and before it what proves who sends it.
+
+        Raises:
+            NotDelivered: as `Voices.speaker`.
+        """
+        speaker = self._voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
+        entries: list[SealedEntry] = []
+        if speaker is None or speaker.inherits:
+            shown = shown_presentations(self._shown())
+            entries += (shown,) if shown.presentations else ()
+        if speaker is not None:
+            entries.append(speaker.entry(1))
+            entry = msgspec.structs.replace(entry, sender=1)
+        return [*entries, entry]
 
     async def meet(self, bundle: Bundle) -> None:
         """Keep the bundle of a node, to seal for it once it is away."""
@@ -262,27 +282,42 @@ class Durable:
     async def _deliver(self, sealed: Sealed) -> bool | None:
         """Have what an envelope says handled; False where policy refused all of it, None where it is to come again."""
         taken = False
-        shown = [each for entry in sealed.entries if isinstance(entry, Presentations) for each in entry.presentations]
-        proof = self._admission.prove_sealed(sealed.sender, shown, sealed.stamp.created)
         for entry in sealed.entries:
             if not isinstance(entry, Tell):
                 continue
-            if entry.sender:
-                # An agent of that node speaks, with rights of its own; until they are judged here it has none.
-                self._admission.bury(entry, proof.sender.node, "denied")
-            else:
-                handled = await self._tell(entry, proof, sealed.stamp.expires)
-                if handled is None:
-                    return None
-                taken = taken or handled
+            try:
+                proof = self._prove(sealed, entry.sender)
+            except ProtocolError as error:
+                node = format_identifier(sealed.sender.identifier)
+                self._admission.bury(entry, node, "denied", str(error))
+                continue
+            handled = await self._tell(entry, proof, sealed.stamp.expires)
+            if handled is None:
+                return None
+            taken = taken or handled
         return taken
+
+    def _prove(self, sealed: Sealed, sender: int) -> Proof:
+        """Judge who speaks in an envelope, as of when it was written.
+
+        Raises:
+            ProtocolError: nobody that its node may speak for.
+        """
+        shown = [each for entry in sealed.entries if isinstance(entry, Presentations) for each in entry.presentations]
+        created, agent = sealed.stamp.created, None
+        if sender:
+            introduced = [each for each in sealed.entries if isinstance(each, Introduce) and each.index == sender]
+            if len(introduced) != 1:
+                raise ProtocolError("the agent that sent it was not introduced")
+            agent = verify_agent(introduced[0], sealed.sender, created)
+        return self._admission.prove_sealed(sealed.sender, shown, created, agent)
 
     async def _tell(self, entry: Tell, proof: Proof, expires: int) -> bool | None:
         """Have one message handled, however often that takes; False: it was refused, None: it is to come again."""
         failures, agent_until = 0, trio.current_time() + AGENT_LIMIT
         while not (self._runtime.draining or self._closing.is_set()):
             if self._now() >= expires:
-                self._admission.bury(entry, proof.sender.node, "expired")
+                self._admission.bury(entry, proof.sender.id, "expired")
                 return True
             pause = AGENT_PAUSE
             reply = PendingReply()
@@ -292,7 +327,7 @@ class Durable:
                 await reply.wait(delivery.cancel)
             except Refusal as refusal:
                 if refusal.reason != "unknown agent" or trio.current_time() >= agent_until:
-                    self._admission.bury(entry, proof.sender.node, refusal.reason, refusal.why)
+                    self._admission.bury(entry, proof.sender.id, refusal.reason, refusal.why)
                     self.given_up += refusal.reason == "unknown agent"
                     return False
             except HandlerFailed:

@@ -229,15 +229,31 @@ class Node:
         with open_authority(self._vault, home) as authority:
             return to_text(authority.issue(subject=whom, attributes=attributes, now=now, validity=validity))
 
-    def add_credential(self, text: str) -> None:
+    def agent_identifier(self, name: str) -> str:
+        """Return who an agent of this node is to other nodes: ``I`` and 64 hex digits, fixed for ever.
+
+        It is a function of the node's keys and the name, so the agent need not be there.
+
+        Args:
+            name: the agent's; those of a pool have one identity, the pool's.
+        """
+        return format_identifier(self._vault.agent_identifier(name))
+
+    def add_credential(self, text: str, agent: str | None = None) -> None:
         """Show a credential from the next message on, and keep it in the home where there is one.
 
+        Args:
+            text: of the credential, as `issue` or ``authority issue`` made it.
+            agent: the name of the agent of this node that it is about, and that alone shows it; by default it is about
+                the node.
+
         Raises:
-            CredentialError: it is not about this node, has expired, or is none.
+            CredentialError: it is not about this node, or that agent, has expired, or is none.
             VaultError: the home cannot be written.
         """
-        self._wallet.add(text, self._now())
-        self._enrolment.show()
+        self._wallet.add(text, self._now(), None if agent is None else self._vault.agent_identifier(agent))
+        if agent is None:
+            self._enrolment.show()
 
     def serve_authority(self, *, next_update: int = 24 * 3600) -> AgentRef[Any]:
         """Answer, as the agent ``authority``, those who redeem this node's tickets, renew and fetch its revocations.

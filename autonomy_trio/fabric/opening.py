@@ -36,9 +36,11 @@ from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.fabric.proofs import Proofs
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.store import Store
 from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.voices import Voices
 from autonomy_trio.fabric.websocket import connect as websocket_connect
 from autonomy_trio.fabric.websocket import listen as websocket_listen
 from autonomy_trio.groups import single_error
@@ -249,22 +251,15 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     vault, wallet, now = ground.vault, ground.wallet, ground.now
     trusted, whole = ground.trust.read()
     histories = Histories(vault, Watcher(trusted.by_identifier, vault.marks, remember=vault.remember))
-    admission = Admission(
-        runtime,
-        trusted,
-        whole,
-        now,
-        format_identifier(vault.identifier),
-        Revocations(histories),
-        histories.watcher.keep,
-        ground.audit,
-    )
+    voices = Voices(vault, wallet, now)
+    proofs = Proofs(trusted, Revocations(histories), histories.watcher.keep, now)
+    admission = Admission(runtime, proofs, voices, whole, now, format_identifier(vault.identifier), ground.audit)
     admission.obey([(None, vault.history), *wallet.lists])
     built = _spec_of if ground.trust.policy is None else _built_spec
     admission.know(filter(None, map(built, factories_of(list(entries)))))
-    peers = Peers(_endpoint(vault, wallet, histories, now), admission, ground.network, now)
+    peers = Peers(_endpoint(vault, wallet, histories, now), admission, voices, ground.network, now)
     durable = Durable(
-        vault, histories, admission, runtime, ground.memories, ground.network, lambda: wallet.shown(now()), now
+        vault, histories, admission, voices, runtime, ground.memories, ground.network, lambda: wallet.shown(now()), now
     )
     attachments = Attachments(
         vault,

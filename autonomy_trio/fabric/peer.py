@@ -8,6 +8,7 @@ import attrs
 import trio
 
 from autonomy_trio.actors.cell import Cell
+from autonomy_trio.actors.dead_letters import Reason
 from autonomy_trio.actors.delivery import Asked, PendingReply
 from autonomy_trio.actors.delivery import Reply as Answered
 from autonomy_trio.actors.pools import PoolCell
@@ -15,6 +16,7 @@ from autonomy_trio.errors import DeliveryError, Denied, MessageError, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
 from autonomy_trio.fabric.outcomes import Expected, error_entry, read_error, read_value, reply_entry
 from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, Feeding, Reading
+from autonomy_trio.fabric.voices import Pace
 from autonomy_trio.fabric.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
@@ -40,6 +42,7 @@ from autonomy_trio.wire.entries import (
     entry_size,
     next_batch,
 )
+from autonomy_trio.wire.introductions import Agent
 
 MOST_WAITING: Final = 1024
 """Messages that wait to leave for one node; the next sender waits."""
@@ -89,17 +92,21 @@ class Judge(Protocol):
         ...
 
     def admit(
-        self, peer: "Peer", entry: Message, reply: Answered | None, *, late: bool
+        self, peer: "Peer", entry: Message, agent: Agent | None, reply: Answered | None, *, late: bool
     ) -> Asked | DeliveryError | None:
         """Judge one message: the delivery of one that waits for its handler, why it may not pass, or None."""
         ...
 
-    def may_watch(self, peer: "Peer", entry: Watch) -> Cell | PoolCell | None:
-        """Judge a watch: the agent, or None where there is none for that node to watch."""
+    def may_watch(self, peer: "Peer", entry: Watch, agent: Agent | None) -> Cell | PoolCell | None:
+        """Judge a watch: the agent, or None where there is none for that sender to watch; raises `Overloaded`."""
         ...
 
     def may_send(self, peer: "Peer", entry: Message | Watch) -> Denied | None:
         """Judge one message that is to leave: why it may not, or None."""
+        ...
+
+    def bury(self, entry: Message, sender: str, reason: Reason, why: str = "") -> None:
+        """Make a dead letter of a message."""
         ...
 
 
@@ -183,9 +190,11 @@ class Peer:
     watched: dict[int, Watched] = attrs.field(factory=dict[int, Watched])
     """Agents here that it watches."""
     proof: Any = None
-    """What `Judge.show` made of the node's credentials."""
+    """What `Judge` made of the credentials of the node and its agents."""
     shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*SHOWS), repr=False)
     """Bounds the credentials a node shows in a session."""
+    pace: Pace = attrs.field(factory=Pace, repr=False)
+    """Bounds the agents that are introduced to the node."""
     carrier: Carrier | None = None
     """What the last packet left by."""
     ended: bool = False

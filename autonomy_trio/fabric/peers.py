@@ -10,7 +10,7 @@ An ask that was never sent ends in `NotDelivered`; one that was sent and whose a
 
 import itertools
 import math
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any, Final, cast, final
@@ -25,6 +25,7 @@ from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_WAITING, Carrier, Judge, OpenAsk, Path, Peer
 from autonomy_trio.fabric.reception import Reception
 from autonomy_trio.fabric.streams import REPEAT_EVERY, Reading
+from autonomy_trio.fabric.voices import INTRODUCE_PAUSE, Voice, Voices
 from autonomy_trio.fabric.watches import Watching
 from autonomy_trio.logs import get_log
 from autonomy_trio.payloads import Resolve
@@ -54,6 +55,7 @@ from autonomy_trio.wire.entries import (
     shown_presentations,
 )
 from autonomy_trio.wire.events import Established, GaveUp, PeerGone, Received, Refused, Transmit
+from autonomy_trio.wire.introductions import Speaker
 
 MEET_LIMIT: Final = 5.0
 """Seconds in which a node that is not known yet must answer."""
@@ -74,6 +76,8 @@ class Peers:
 
     endpoint: Endpoint
     judge: Judge
+    voices: Voices
+    """The agents of this node that speak."""
     nursery: trio.Nursery
     now: Callable[[], float]
     """Unix seconds; sessions' timers run on trio's clock."""
@@ -176,15 +180,16 @@ class Peers:
         finally:
             self._take_back(peer, entry)
 
-    def watch(self, node: bytes, recipient: str, told: Callable[[str], None]) -> Callable[[], None]:
+    def watch(self, node: bytes, recipient: str, sender: int, told: Callable[[str], None]) -> Callable[[], None]:
         """Watch an agent of another node; returns what ends the watch.
 
         Args:
             node: the other node.
             recipient: the agent's name.
+            sender: who watches, as `Voices.of` has it.
             told: called once with how it ended.
         """
-        peer, entry = self._peer(node), Watch(next(self._requests), recipient, 0)
+        peer, entry = self._peer(node), Watch(next(self._requests), recipient, sender)
         peer.watching[entry.request] = Watching(entry, told)
         peer.post(entry)
         return partial(self._take_back, peer, entry)
@@ -296,7 +301,8 @@ class Peers:
                 await self._wait_attached(peer)
             elif self._is_ready(peer):
                 await self._wait_room(peer)
-                self._send_batch(peer)
+                if not self._send_batch(peer):
+                    await trio.sleep(INTRODUCE_PAUSE)
             else:
                 await self._connect(peer)
 
@@ -327,14 +333,21 @@ class Peers:
         else:
             await peer.carrier.wait_room()
 
-    def _send_batch(self, peer: Peer) -> None:
+    def _send_batch(self, peer: Peer) -> bool:
+        """Send one envelope; False where what waits must go on waiting, since its agents cannot be introduced yet."""
         if peer.ended or not peer.waiting or not self._is_ready(peer):
-            return
-        batch = self._permitted(peer, peer.take_batch())
-        if not batch:
-            return
+            return True
+        taken = peer.take_batch()
+        batch, speakers, left = self._spoken(peer, taken)
+        if left:
+            peer.put_back(left)
+        if batch:
+            self._send_envelope(peer, batch, speakers)
+        return not left
+
+    def _send_envelope(self, peer: Peer, batch: list[Entry], speakers: Mapping[int, Speaker]) -> None:
         try:
-            self.endpoint.send(peer.identifier, batch, self.now(), trio.current_time())
+            self.endpoint.send(peer.identifier, batch, self.now(), trio.current_time(), speakers)
         except NotDelivered:
             # The session is too old to be sent on: the batch waits for the next one.
             peer.put_back(batch)
@@ -345,15 +358,27 @@ class Peers:
             self._expect(peer)
         self._carry_out()
 
-    def _permitted(self, peer: Peer, batch: list[Entry]) -> list[Entry]:
-        """Return what may leave; replies follow their asks."""
+    def _spoken(self, peer: Peer, batch: list[Entry]) -> tuple[list[Entry], Mapping[int, Speaker], list[Entry]]:
+        """Return what may leave, its speakers by position, and what is to wait; replies follow their asks."""
         kept: list[Entry] = []
-        for entry in batch:
-            if isinstance(entry, Message | Watch) and (refusal := self.judge.may_send(peer, entry)) is not None:
-                peer.fail(entry, refusal)
-            else:
-                kept.append(entry)
-        return kept
+        speakers: dict[int, Speaker] = {}
+        for position, entry in enumerate(batch):
+            if isinstance(entry, Message | Watch):
+                try:
+                    speaker = self.voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
+                except NotDelivered as error:
+                    peer.fail(entry, error)
+                    continue
+                if speaker is not None and not peer.pace.may_speak(speaker, trio.current_time()):
+                    return kept, speakers, batch[position:]
+                refusal = self.judge.may_send(peer, entry)
+                if refusal is not None:
+                    peer.fail(entry, refusal)
+                    continue
+                if speaker is not None:
+                    speakers[len(kept)] = speaker
+            kept.append(entry)
+        return kept, speakers, []
 
     def _take_back(self, peer: Peer, entry: Ask | Open | Watch) -> None:
         peer.take_back(entry)
@@ -411,6 +436,7 @@ class Peers:
         if event.restarted:
             self._fail_sent(peer, f"{peer.name} was restarted")
             peer.drop_served()
+            peer.pace.forget()
             self._expect(peer)
         peer.bundle = event.bundle
         self.met(event.bundle)
@@ -424,7 +450,7 @@ class Peers:
         for entry in event.entries:
             match entry:
                 case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited():
-                    self.reception.take(peer, entry, late=event.late)
+                    self.reception.take(peer, entry, event.senders, late=event.late)
                 case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
                     peer.take_answer(entry, self.read_ref)
                 case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):

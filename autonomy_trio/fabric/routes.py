@@ -14,7 +14,7 @@ from autonomy_trio.actors.refs import OutsideRef
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Spec
 from autonomy_trio.actors.streams import CREDIT
-from autonomy_trio.errors import Denied, MessageError, NotDelivered, NotStored, UsageError
+from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.durable import Depot, Durable
 from autonomy_trio.fabric.outcomes import Expected
@@ -60,7 +60,6 @@ class RemoteRef(OutsideRef[Any]):
     async def tell(self, message: object, *, durable: bool = False) -> None:
         """Queue a message for its node, or have it stored for when that is back."""
         entry = self._tell(message)
-        self._prepare()
         if durable:
             await self._store(entry)
             return
@@ -69,7 +68,6 @@ class RemoteRef(OutsideRef[Any]):
     def tell_nowait(self, message: object) -> None:
         """Queue a message for its node, or raise `MailboxFull`."""
         entry = self._tell(message)
-        self._prepare()
         self._peers.tell_nowait(self._address.node, entry)
 
     async def ask(self, message: "Request[R]") -> R:
@@ -91,20 +89,19 @@ class RemoteRef(OutsideRef[Any]):
     def stream(self, message: "Stream[T]") -> AbstractAsyncContextManager[AsyncIterator[T]]:
         """Open a stream of replies."""
         recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
-        self._prepare()
+        sender = self._prepare()
         kind = None if isinstance(message, Untyped) else item_type(type(message))
         expected = Expected(name, kind, self._address, self._foreseen(message))
 
         def opening(number: int) -> Open:
-            return Open(number, recipient, name, payload, CREDIT, 0)
+            return Open(number, recipient, name, payload, CREDIT, sender)
 
         return self._peers.stream(self._address.node, opening, expected)
 
     def watch(self, told: Callable[[str], None]) -> Callable[[], None]:
         """See `OutsideRef.watch`."""
         recipient = _checked(self.name)
-        self._prepare()
-        return self._peers.watch(self._address.node, recipient, told)
+        return self._peers.watch(self._address.node, recipient, self._prepare(), told)
 
     def stop(self) -> NoReturn:
         """Refuse: an agent is stopped on its own node."""
@@ -117,10 +114,11 @@ class RemoteRef(OutsideRef[Any]):
 
     async def _ask(self, message: object, reply: PendingReply, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
         recipient, (name, kind), payload = _checked(self.name), _request(message), encode_payload(message)
-        self._prepare()
+        sender = self._prepare()
         expected = Expected(name, kind, self._address, self._foreseen(message))
         remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
-        entry = Ask(self._peers.new_request(), recipient, name, payload, min(math.ceil(remaining), LARGEST_NUMBER), 0)
+        limit = min(math.ceil(remaining), LARGEST_NUMBER)
+        entry = Ask(self._peers.new_request(), recipient, name, payload, limit, sender)
         return await self._peers.ask(self._address.node, entry, expected, reply)
 
     def _foreseen(self, message: object) -> Sequence[type[Exception]]:
@@ -142,20 +140,18 @@ class RemoteRef(OutsideRef[Any]):
         await durable.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 
     def _tell(self, message: object) -> Tell:
-        return Tell(_checked(self.name), _name(message), encode_payload(message), 0)
+        recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
+        return Tell(recipient, name, payload, self._prepare())
 
-    def _prepare(self) -> None:
+    def _prepare(self) -> int:
+        """See that something can be sent; return who sends it."""
         cell = self._runtime.speaking()
         if self._runtime.draining and cell is None:
             msg = "the node is stopping: nothing was sent"
             raise NotDelivered(msg)
-        if cell is not None and not cell.spec.inherit:
-            raise Denied(
-                f"{cell.name} speaks for itself alone (inherit=False), and what it sends to {self.address} would be"
-                " taken for its node's: let another agent of its node send it"
-            )
         if self._address.relay is not None:
             self._attach(self._address.relay)
+        return self._peers.voices.of(cell)
 
 
 def _name(message: object) -> str:

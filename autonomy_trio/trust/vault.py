@@ -293,6 +293,14 @@ class Vault(KeyService):
         agent = derive_agent_key(self._current_keys().secrets.agents, name, self.identifier)
         return Introduction(agent.identifier, agent.change, make_delegate(agent, self.seq, now))
 
+    def agent_identifier(self, name: str) -> bytes:
+        """Return the 32-byte identifier of an agent of this node, which is the same for ever.
+
+        Raises:
+            VaultError: the vault is closed.
+        """
+        return derive_agent_key(self._open_keys().secrets.agents, name, self.identifier).identifier
+
     def learn(self, history: History) -> None:
         """Compare with a verified history of this very identity that somebody showed.
 

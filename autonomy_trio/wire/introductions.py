@@ -5,9 +5,10 @@ agent's messages until the peer has acknowledged it. So a message never comes be
 was lost. An index belongs to one session and is never used for two agents in it; 0 is the node itself.
 
 The receiver verifies what it has not verified before: a change and a delegate, two signatures, at most 100 a second of
-one peer past a burst of 1,024; who sends keeps to that. What it verified it knows by its bytes, so a renewed session costs no signature. Both
-sides keep 1,024 and let the one go that was not used for longest. A receiver that does not know an index refuses what
-was said under it, and says so; the sender then introduces the agent again, under another index.
+one peer past a burst of 1,024; who sends keeps to that. What it verified it knows by its bytes, so a renewed session
+costs no signature. Both sides keep 1,024 and let the one go that was not used for longest. A receiver that does not
+know an index refuses what was said under it, and says so; the sender then introduces the agent again, under another
+index.
 """
 
 from collections.abc import Hashable, Iterable, Mapping, Sequence

@@ -41,6 +41,15 @@ def test_without_home_and_environment_it_is_in_the_platforms_place(
     assert vault.parent.name == "home"
 
 
+def test_an_agent_of_a_home_has_an_identifier_of_its_own_that_stays(call: Call, tmp_path: Path) -> None:
+    home = str(tmp_path / "node")
+    shown = {name: call("identity", "show", "--home", home, "--agent", name).out for name in ("a", "b", "a")}
+    node = call("identity", "show", "--home", home).out
+    assert len({node, *shown.values()}) == 3
+    assert all(each.startswith("I") and len(each.strip()) == 65 for each in shown.values())
+    assert call("identity", "show", "--home", home, "--agent", "a").out == shown["a"]
+
+
 def test_an_empty_home_is_refused_for_it_would_be_the_working_folder(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -30,4 +30,4 @@ def test_the_commands_print_what_the_page_shows(tmp_path: Path) -> None:
             assert re.fullmatch(pattern(expected), found), f"{command}\n{found}"
             identity = found if re.fullmatch(IDENTIFIER, found) else identity
             typed += 1
-    assert typed == 9
+    assert typed == 11

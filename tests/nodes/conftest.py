@@ -1,11 +1,12 @@
 """Fixtures of tests between nodes: all in memory and in virtual time."""
 
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import pytest
 
 from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import Entry
+from autonomy_trio.wire.introductions import Speaker
 from tests.support.net import Lose, Net, World, open_net, open_world
 
 
@@ -27,8 +28,12 @@ def lose(monkeypatch: pytest.MonkeyPatch) -> Lose:
     lost: list[Callable[[Entry], bool]] = [lambda _: False]
     send = Endpoint.send
 
-    def send_some(self: Endpoint, peer: bytes, entries: Sequence[Entry], *given: object) -> None:
-        send(self, peer, [entry for entry in entries if not lost[0](entry)], *given)
+    def send_some(  # noqa: PLR0917 - as what it stands for
+        self: Endpoint, peer: bytes, entries: Sequence[Entry], now: float, ticks: float, speakers: Mapping[int, Speaker]
+    ) -> None:
+        kept = [position for position, entry in enumerate(entries) if not lost[0](entry)]
+        speaking = {index: speakers[position] for index, position in enumerate(kept) if position in speakers}
+        send(self, peer, [entries[position] for position in kept], now, ticks, speaking)
 
     def choose(which: Callable[[Entry], bool]) -> None:
         lost[0] = which

@@ -157,7 +157,7 @@ async def test_a_subject_with_credentials_is_remembered_for_good_and_a_stranger_
     with pytest.raises(Denied):
         await world.bob.ref(world.address, Counter).ask(Add(1))
     admission = world.server._admission
-    watcher = admission.remember.__self__
+    watcher = admission.proofs.remember.__self__
     assert (watcher.statistics().kept, watcher.statistics().passing) == (1, 2), "alice; bob and the relay"
 
 

@@ -3,7 +3,7 @@
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -15,14 +15,21 @@ from attrs import field, frozen
 from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
 from autonomy_trio.errors import NotStored
 from autonomy_trio.fabric import durable
+from autonomy_trio.fabric.durable import Durable
 from autonomy_trio.fabric.journal import Journal, StoreFailed
 from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.store import Envelope, MemoryStore, Quota, Store
 from autonomy_trio.messages import encode_payload
+from autonomy_trio.testing.node import virtual_now
+from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import SEALED_LIFE
 from autonomy_trio.wire.entries import Tell
+from autonomy_trio.wire.introductions import Speaker
 from tests.support.neighbours import eventually
 from tests.support.net import Net, open_net
+
+if TYPE_CHECKING:
+    from autonomy_trio.wire.sealed import SealedEntry
 
 PAYMENTS = 'principal.team == "payments"'
 
@@ -429,14 +436,60 @@ async def test_a_cancelled_tell_leaves_nothing_behind(tmp_path: Path, autojump_c
             await paid(2)
 
 
-async def test_an_agent_of_another_node_has_no_rights_of_its_node(
-    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+@frozen
+class Order(Request[None]):
+    address: str
+    amount: int
+
+
+@agent
+class Buyer:
+    @on(Order)
+    async def order(self, message: Order, context: Context) -> None:
+        await context.ref(message.address).tell(Pay(message.amount), durable=True)
+
+
+@agent(inherit=False)
+class Bridge(Buyer):
+    pass
+
+
+async def test_what_an_agent_told_is_the_agents_with_its_rights_and_its_nodes_where_it_inherits_them(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_world(tmp_path / "shop") as world:
-        monkeypatch.setattr(RemoteRef, "_tell", lambda _, message: Tell("till", "Pay", encode_payload(message), 1))
-        await world.till.tell(Pay(1), durable=True)
+        alice = world.alice
+        bridge = alice.agent_identifier("bridge")
+        for amount, kind in ((1, Buyer), (2, Bridge)):
+            await alice.spawn(kind).ask(Order(world.address, amount))
         async with world.shop() as shop:
-            await eventually(lambda: shop.statistics().dead_letters == {"denied": 1})
+            await paid(1)
+            assert [(letter.sender, letter.reason) for letter in shop.dead_letters] == [(bridge, "denied")]
+            alice.add_credential(shop.issue(bridge, team="payments"), agent="bridge")
+        await alice.ref("bridge").ask(Order(world.address, 3))
+        async with world.shop():
+            await paid(1, 3)
+        assert BOOK.senders == [(alice.agent_identifier("buyer"), "payments"), (bridge, "payments")]
+
+
+@pytest.mark.parametrize("introductions", ["none", "of another node", "two"])
+async def test_an_agent_that_was_not_introduced_says_nothing_in_a_sealed_envelope(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, introductions: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vault = Vault.in_memory()
+    async with open_world(tmp_path / "shop") as world:
+        whose = vault if introductions == "of another node" else world.alice._vault
+        introduced = Speaker(whose.introduce("till", virtual_now()), inherits=True).entry(7)
+        given: list[SealedEntry] = [introduced] * {"none": 0, "of another node": 1, "two": 2}[introductions]
+        addressed = Durable._addressed
+        monkeypatch.setattr(Durable, "_addressed", lambda self, entry: [*given, *addressed(self, entry)])
+        route = world.till
+        assert isinstance(route, RemoteRef)
+        await route._store(Tell("till", "Pay", encode_payload(Pay(1)), 7))
+        async with world.shop() as node:
+            await trio.sleep(2)
+            assert node.dead_letters.counts() == {"denied": 1}
+            assert node.dead_letters.latest().sender == world.alice.identifier
         assert BOOK.paid == []
 
 

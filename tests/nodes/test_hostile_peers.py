@@ -30,7 +30,7 @@ from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.entries import Ask, Cancel, Close, Entry, Presentations, Tell
+from autonomy_trio.wire.entries import Ask, Cancel, Close, Entry, Presentations, Tell, Watch
 from autonomy_trio.wire.frames import Nack, Send, encode_frame, join_frames
 from autonomy_trio.wire.introductions import Speaker
 from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, open_net, virtual_now
@@ -292,7 +292,7 @@ async def test_a_request_number_used_again_does_not_mix_two_asks_up(world: World
     assert list(peer.served) == [77], "the first one's end was taken for the second's"
 
 
-async def test_what_an_agent_of_a_node_says_for_itself_has_none_of_the_nodes_rights(
+async def test_an_agent_that_inherits_nothing_or_was_not_introduced_has_none_of_its_nodes_rights(
     world: World, autojump_clock: object
 ) -> None:
     counter = world.alice.ref(world.address, Counter)
@@ -302,9 +302,9 @@ async def test_what_an_agent_of_a_node_says_for_itself_has_none_of_the_nodes_rig
     add = encode_payload(Add(1))
     introduced = Ask(77, "counter", "Add", add, None, 0)
     peers.endpoint.send(to, [introduced], virtual_now(), trio.current_time(), {0: agent})
-    say(world.alice, world.server, [Tell("counter", "Add", add, 9)])
+    say(world.alice, world.server, [Tell("counter", "Add", add, 9), Watch(79, "counter", 9)])
     expected = Expected("Add", None, Address.parse(world.address))
-    with pytest.raises(Denied):
+    with pytest.raises(NotDelivered, match="not known here"):
         await peers.ask(to, Ask(78, "counter", "Add", add, None, 9), expected, PendingReply())
     assert await counter.ask(Add(1)) == Total(2), "an agent spoke with its node's rights"
 
@@ -322,6 +322,25 @@ async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock:
         assert server._peers.endpoint._roster._expected == {}
 
 
+async def test_a_flood_of_agents_credentials_is_not_looked_at(world: World, autojump_clock: object) -> None:
+    assert await world.alice.ref(world.address, Counter).ask(Add(1)) == Total(1)
+    vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
+    proofs = world.server._admission.proofs
+    tell = Tell("counter", "Add", encode_payload(Add(1)), 0)
+    for number in range(40):
+        shown = tuple(bytes((number, each)) for each in range(16))
+        agent = Speaker(vault.introduce(str(number), virtual_now()), inherits=True, presentations=shown)
+        peers.endpoint.send(
+            to, [tell, Watch(number, "counter", 0)], virtual_now(), trio.current_time(), {0: agent, 1: agent}
+        )
+        peers._carry_out()
+    await trio.sleep(0.5)
+    assert proofs.unproven == 256
+    assert sum("more credentials than are looked at" in letter.why for letter in world.server.dead_letters) == 24
+    (peer,) = world.server._peers._peers.values()
+    assert len(peer.watched) == 16
+
+
 async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: World, autojump_clock: object) -> None:
     with pytest.raises(Denied):
         await world.bob.ref(world.address).ask(Add(1))
@@ -330,7 +349,7 @@ async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: W
             say(world.bob, world.server, [Presentations((bytes([number]),)) for number in range(250)])
         await trio.sleep(1)
     assert len(lines) < 20
-    assert world.server._admission.unproven <= 65
+    assert world.server._admission.proofs.unproven <= 65
 
 
 async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: World, autojump_clock: object) -> None:

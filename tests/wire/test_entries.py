@@ -61,7 +61,9 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Cancel, numbers),
     st.builds(Presentations, st.lists(payloads, max_size=16).map(tuple)),
     st.builds(Close, st.text(max_size=1024)),
-    st.builds(Introduce, indices.filter(bool), signed, signed, st.booleans(), st.lists(payloads, max_size=16).map(tuple)),
+    st.builds(
+        Introduce, indices.filter(bool), signed, signed, st.booleans(), st.lists(payloads, max_size=16).map(tuple)
+    ),
     st.builds(Introduced, some_indices),
     st.builds(Forgotten, some_indices),
     st.builds(Foreseen, numbers, names, payloads),
@@ -83,7 +85,7 @@ ONE_OF_EACH: list[Entry] = [
     Cancel(1),
     Presentations((b"one", b"two")),
     Close("done"),
-    Introduce(1, Signed(b"change", bytes(64)), Signed(b"delegate", bytes(64)), True, ()),
+    Introduce(1, Signed(b"change", bytes(64)), Signed(b"delegate", bytes(64)), inherits=True, presentations=()),
     Introduced((1,)),
     Forgotten((1, 2)),
     Foreseen(1, "Short", b"x"),

@@ -31,7 +31,15 @@ def agent_of(node: "Node", name: str = "counter") -> AgentKey:
 
 
 def speaker(agent: AgentKey, now: float, *presentations: bytes) -> Speaker:
-    return Speaker(Introduction(agent.identifier, agent.change, make_delegate(agent, 0, now)), True, presentations)
+    return Speaker(
+        Introduction(agent.identifier, agent.change, make_delegate(agent, 0, now)),
+        inherits=True,
+        presentations=presentations,
+    )
+
+
+def introduce(index: int, change: Signed, delegate: Signed) -> Introduce:
+    return Introduce(index, change, delegate, inherits=True, presentations=())
 
 
 def say(world: "World", source: "Node", destination: "Node", *spoken: tuple[bytes, Speaker | None]) -> None:
@@ -68,7 +76,9 @@ def test_an_agent_speaks_for_itself_and_the_node_beside_it(world: "World") -> No
     (event,) = bob.events
     assert [entry.payload for entry in event.entries] == [b"1", b"2"]
     agent = event.senders[event.entries[0].sender]
-    assert agent == Agent(counter.identifier, int(world.now) + 7 * DAY, True, (b"its credential",))
+    assert agent == Agent(
+        counter.identifier, int(world.now) + 7 * DAY, inherits=True, presentations=(b"its credential",)
+    )
     assert event.entries[1].sender == 0
     assert set(event.senders) == {event.entries[0].sender}
 
@@ -183,7 +193,12 @@ def test_an_introduction_that_does_not_hold_lets_nobody_speak_and_costs_no_more(
     alice, bob = world.pair()
     change, delegate = lies(world, alice, world.add("carol"))[lie]
     events = give_entries(
-        world, alice, bob, Introduce(7, change, delegate, True, ()), Tell("a", "M", b"x", 7), Tell("a", "M", b"y", 0)
+        world,
+        alice,
+        bob,
+        introduce(7, change, delegate),
+        Tell("a", "M", b"x", 7),
+        Tell("a", "M", b"y", 0),
     )
     assert [type(event) for event in events] == [Refused, Received]
     assert heard(bob) == [(b"x", None), (b"y", b"node")]
@@ -236,8 +251,14 @@ def test_a_delegate_that_expires_in_a_session_speaks_no_more_and_a_new_one_does(
 def test_an_index_is_never_given_to_two_agents(world: "World") -> None:
     alice, bob = world.pair()
     one, two = (speaker(agent_of(alice, name), world.now).introduction for name in ("one", "two"))
-    give_entries(world, alice, bob, Introduce(1, one.change, one.delegate, True, ()))
-    (refused, _) = give_entries(world, alice, bob, Introduce(1, two.change, two.delegate, True, ()), Tell("a", "M", b"x", 1))
+    give_entries(world, alice, bob, introduce(1, one.change, one.delegate))
+    (refused, _) = give_entries(
+        world,
+        alice,
+        bob,
+        introduce(1, two.change, two.delegate),
+        Tell("a", "M", b"x", 1),
+    )
     assert refused.reason == "index 1 was given to two agents"
     assert heard(bob) == [(b"x", agent_of(alice, "one").identifier)]
 
@@ -263,7 +284,7 @@ def test_agents_are_verified_at_100_signatures_a_second_past_a_burst_of_1024(wor
 def test_1024_agents_are_kept_on_either_side_and_the_oldest_gives_way() -> None:
     introducing = Introducing()
     agents = [
-        Speaker(Introduction(bytes(32), Signed(b"%d" % number, bytes(64)), Signed(b"", bytes(64))), True)
+        Speaker(Introduction(bytes(32), Signed(b"%d" % number, bytes(64)), Signed(b"", bytes(64))), inherits=True)
         for number in range(INTRODUCTIONS + 1)
     ]
     indices = []
@@ -280,9 +301,9 @@ def test_1024_agents_are_kept_on_either_side_and_the_oldest_gives_way() -> None:
 
     introduced = IntroducedAgents()
     for number in range(1, INTRODUCTIONS + 1):
-        introduced.add(number, Agent(bytes(32), 2, True, ()))
+        introduced.add(number, Agent(bytes(32), 2, inherits=True, presentations=()))
     assert introduced.find(1, 1.0) is not None
-    introduced.add(INTRODUCTIONS + 1, Agent(bytes(32), 2, True, ()))
+    introduced.add(INTRODUCTIONS + 1, Agent(bytes(32), 2, inherits=True, presentations=()))
     assert len(introduced) == INTRODUCTIONS
     assert introduced.find(1, 1.0) is not None
     assert introduced.find(2, 1.0) is None
@@ -291,7 +312,7 @@ def test_1024_agents_are_kept_on_either_side_and_the_oldest_gives_way() -> None:
 def test_what_is_kept_of_agents_is_bounded_in_bytes() -> None:
     introduced = IntroducedAgents()
     for number in range(100):
-        introduced.add(number + 1, Agent(bytes(32), 2, True, (bytes(20_000),)))
+        introduced.add(number + 1, Agent(bytes(32), 2, inherits=True, presentations=(bytes(20_000),)))
     assert len(introduced) == INTRODUCTIONS_BYTES // 20_512
 
 
@@ -300,7 +321,7 @@ def test_verifying_again_costs_no_signature_but_another_sequence_does(world: "Wo
     known = KnownAgents()
     agent = agent_of(alice)
     shown = speaker(agent, world.now)
-    entry = Introduce(1, shown.introduction.change, shown.introduction.delegate, True, ())
+    entry = introduce(1, shown.introduction.change, shown.introduction.delegate)
     verified = verify_bundle(alice.vault.bundle(world.now), world.now)
     for _ in range(1000):
         assert known.verify(entry, verified, world.now, 0.0).identifier == agent.identifier
