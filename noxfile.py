@@ -13,6 +13,7 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ("3.11", "3.12", "3.13")
 IN_PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
+WITHOUT_SCALE = ("-m", "not scale")
 ASYNC_RULES_LEFT_OUT = (
     "ASYNC113",  # what must have started is awaited with start(); the rest may start when it likes
     "ASYNC114",  # as ASYNC113
@@ -42,16 +43,16 @@ add_pyenv_interpreters()
 # With CI set, nox fails where an interpreter is missing; elsewhere it says so and goes on.
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, all of them on the oldest Python under coverage; arguments after `--` go to pytest."""
+    """Run the tests, on the oldest Python under coverage, on the newest those of scale too; pytest takes what follows."""
     install(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
         return
     if session.python != PYTHONS[0]:
-        session.run("pytest", *IN_PARALLEL)
+        session.run("pytest", *IN_PARALLEL, *(() if session.python == PYTHONS[-1] else WITHOUT_SCALE))
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL)
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *WITHOUT_SCALE)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
     # What a stranger's bytes and claims are judged by has no branch that no test takes.
@@ -94,7 +95,7 @@ def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest dependencies that pyproject.toml allows, which only uv can find."""
     session.install("uv")
     session.run("uv", "pip", "install", "--resolution=lowest-direct", "--editable=.[reload]", "--group=test")
-    session.run("pytest", *(session.posargs or IN_PARALLEL))
+    session.run("pytest", *(session.posargs or (*IN_PARALLEL, *WITHOUT_SCALE)))
 
 
 @nox.session

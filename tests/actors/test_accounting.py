@@ -202,6 +202,7 @@ async def ask_many(ledger: Ledger, number: int, outcomes: Counter[str]) -> None:
             assert ledger.handled[question.number] == (end == "answered")
 
 
+@pytest.mark.scale
 @pytest.mark.parametrize("seed", range(RUNS))
 def test_a_million_messages_to_agents_killed_and_restarted_at_random_are_each_accounted_for_once(seed: int) -> None:
     ledger = Ledger(random.Random(seed))

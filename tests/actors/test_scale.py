@@ -1,6 +1,10 @@
 """A million agents in a process and a hundred thousand awake: what they cost, that each is told, that they end."""
 
+import pytest
+
 from tests.support.scale import AWAKE, RESIDENT, measure
+
+pytestmark = pytest.mark.scale
 
 MOST_EACH = 400
 MOST_BYTES = 2**29
