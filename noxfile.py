@@ -43,7 +43,7 @@ add_pyenv_interpreters()
 # With CI set, nox fails where an interpreter is missing; elsewhere it says so and goes on.
 @nox.session(python=PYTHONS)
 def tests(session: nox.Session) -> None:
-    """Run the tests, on the oldest Python under coverage, on the newest those of scale too; it takes arguments of pytest."""
+    """Run the tests: on the oldest Python under coverage, on the newest also those of scale; arguments go to pytest."""
     install(session, "test")
     if session.posargs:
         session.run("pytest", *session.posargs)
