@@ -203,6 +203,19 @@ class Admission:
         letter = DeadLetter(printable(entry.recipient), printable(entry.name), sender, reason, printable(why))
         self.runtime.add_dead_letter(letter)
 
+    def leave(self, peer: Peer) -> None:
+        """Take note that a node has gone."""
+        self.proofs.leave(peer)
+
+    def note(self, bundle: Bundle, presentations: Sequence[bytes]) -> None:
+        """Take note of the credentials beside a node's record in a directory."""
+        self.proofs.note(bundle, presentations, self.generation)
+
+    def must_ask(self, peer: Peer) -> bool:
+        """Tell whether a policy could forbid to send something to a node of which nothing is known yet."""
+        is_known = peer.proof is not None or self.proofs.away(peer.identifier, self.generation) is not None
+        return self.policies.restricts_sending and not is_known
+
     def may_send(self, peer: Peer, entry: Message | Watch) -> Denied | None:
         """Judge one message that is to leave, by what its recipient has proven: permitted unless forbidden.
 
@@ -211,8 +224,12 @@ class Admission:
         """
         if not self.policies.restricts_sending:
             return None
-        unknown = Principal(peer.name, peer.name)
-        recipient = unknown if peer.proof is None else self.proofs.of(peer, self.generation).principal
+        proof = (
+            self.proofs.away(peer.identifier, self.generation)
+            if peer.proof is None
+            else self.proofs.of(peer, self.generation)
+        )
+        recipient = Principal(peer.name, peer.name) if proof is None else proof.principal
         who = entry.sender
         sender = Principal(self.voices.identifier(who) if isinstance(who, Voice) else self.name, self.name)
         decision = self.policies.sending(sender, recipient, now=self.now())

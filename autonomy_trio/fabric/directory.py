@@ -4,6 +4,7 @@ The relay verifies what is published, so that nobody lists another node, and vou
 it again, and judges the credentials beside it. It may hide what it has, and cannot make anything up.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from typing import Final, final
 
@@ -13,6 +14,7 @@ import trio
 from autonomy_trio.errors import ProtocolError
 from autonomy_trio.fabric.buckets import TokenBucket
 from autonomy_trio.logs import get_log
+from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.wire.constants import RECORDS
 from autonomy_trio.wire.directory import Found, verify_listing
@@ -35,6 +37,12 @@ LOOKING: Final = (4.0, 32.0)
 
 MOST_COUNTED: Final = 20_000
 """Nodes whose requests are counted."""
+
+MOST_BUNDLES: Final = 20_000
+"""Nodes whose bundles are kept; past them the one that registered longest ago goes."""
+
+MOST_BUNDLE_BYTES: Final = 16 * 1024 * 1024
+"""Bytes of their bundles."""
 
 _log = get_log()
 
@@ -59,16 +67,34 @@ class _Listed:
 @final
 @attrs.define(eq=False)
 class Directory:
-    """The newest record of each node that has published one."""
+    """The newest record of each node that has published one, and the bundle of each that has registered.
+
+    A bundle is told to who asks for its node by its identifier, for as long as it counts, so that something can be
+    sealed for a node that is away and was never met.
+    """
 
     _now: Callable[[], float]
     """Unix seconds."""
     _listed: dict[bytes, _Listed] = attrs.field(factory=dict[bytes, _Listed])
     _bytes: int = 0
+    _bundles: OrderedDict[bytes, Bundle] = attrs.field(factory=OrderedDict[bytes, Bundle])
+    _bundle_bytes: int = 0
     _buckets: dict[tuple[bytes, type], TokenBucket] = attrs.field(factory=dict[tuple[bytes, type], TokenBucket])
 
     def __len__(self) -> int:
         return len(self._listed)
+
+    def note(self, bundle: Bundle) -> None:
+        """Keep the bundle that a node has registered with."""
+        self._drop_bundle(bundle.identifier)
+        self._bundles[bundle.identifier] = bundle
+        self._bundle_bytes += len(bundle.encoded)
+        while len(self._bundles) > MOST_BUNDLES or self._bundle_bytes > MOST_BUNDLE_BYTES:
+            self._drop_bundle(next(iter(self._bundles)))
+
+    def _drop_bundle(self, node: bytes) -> None:
+        gone = self._bundles.pop(node, None)
+        self._bundle_bytes -= 0 if gone is None else len(gone.encoded)
 
     def take(self, node: bytes, frame: Publish | Lookup) -> Records | None:
         """Do what a registered node asks for, and return the answer to a lookup."""
@@ -126,7 +152,11 @@ class Directory:
             if len(listings) >= RECORDS or size > ANSWER_BYTES:
                 return Records(asked.request, tuple(listings), more=True)
             listings.append(each.listing)
-        return Records(asked.request, tuple(listings), more=False)
+        bundle = None if asked.node is None else self._bundles.get(asked.node)
+        is_known = bundle is not None and now < bundle.expires
+        return Records(
+            asked.request, tuple(listings), more=False, bundle=bundle.encoded if bundle and is_known else None
+        )
 
     def _may(self, node: bytes, kind: type) -> bool:
         ticks = trio.current_time()

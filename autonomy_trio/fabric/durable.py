@@ -6,7 +6,7 @@ least once, and once unless the node dies between the two.
 
 import secrets
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final, Protocol, final
 
 import attrs
@@ -30,7 +30,7 @@ from autonomy_trio.errors import (
 from autonomy_trio.fabric.admission import Admission, Refusal
 from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.journal import StoreFailed
-from autonomy_trio.fabric.memories import Memories
+from autonomy_trio.fabric.memories import Known, Memories
 from autonomy_trio.fabric.proofs import Proof
 from autonomy_trio.fabric.voices import Voice, Voices
 from autonomy_trio.logs import get_log
@@ -119,6 +119,8 @@ class Durable:
     _shown: Callable[[], Sequence[bytes]]
     """The credentials this node shows."""
     _now: Callable[[], float]
+    find: Callable[[bytes], Awaitable[Known | None]]
+    """Looks a node up at the relays."""
     given_up: int = 0
     """Messages whose handler failed too often, or whose agent never was there."""
     _arrived: deque[tuple[Depot, bytes]] = attrs.field(factory=deque[tuple[Depot, bytes]])
@@ -195,6 +197,15 @@ class Durable:
             await self._memories.meet(bundle)
         except StoreFailed as error:
             _log.warning("a bundle is not kept", node=format_identifier(bundle.identifier), why=str(error))
+
+    async def look_up(self, node: bytes) -> Bundle | None:
+        """Return the bundle of a node that the relays know, and note what it shows besides."""
+        known = await self.find(node)
+        if known is None:
+            return None
+        self._admission.note(known.bundle, known.presentations)
+        await self.meet(known.bundle)
+        return self.bundle(node)
 
     def bundle(self, node: bytes) -> Bundle | None:
         """Return the bundle of a node that was met."""

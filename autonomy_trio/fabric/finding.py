@@ -22,11 +22,13 @@ from autonomy_trio.fabric.attachment import Attachment
 from autonomy_trio.fabric.attachments import Attachments
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.memories import Known
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import message_schema, wire_name
 from autonomy_trio.trust.anchors import proven_attributes
 from autonomy_trio.trust.attributes import AttributeValue, type_of
 from autonomy_trio.trust.credentials import verify_presentations
+from autonomy_trio.trust.identity import Bundle, verify_bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import (
@@ -159,7 +161,41 @@ class Finding:
             for agent in self._fitting(attachment, found, name, wanted, attributes)
         ]
 
-    async def _look_everywhere(self, name: str | None, message: str | None) -> dict[Attachment, Records]:
+    async def look_up(self, node: bytes) -> Known | None:
+        """Return what the relays know of a node: its newest bundle, and the credentials beside its newest record."""
+        try:
+            answers = await self._look_everywhere(None, None, node)
+        except RelayUnreachable:
+            return None
+        found: Found | None = None
+        bundles: list[Bundle] = []
+        for records in answers.values():
+            for listing in records.listings[:1]:
+                listed = self._verified(listing)
+                if listed is not None and listed.record.node == node:
+                    bundles.append(listed.bundle)
+                    found = listed if found is None or listed.replaces(found) else found
+            shown = None if records.bundle is None else self._verified_bundle(records.bundle, node)
+            bundles += () if shown is None else (shown,)
+        if not bundles:
+            return None
+        newest = max(bundles, key=lambda each: (each.seq, each.not_before))
+        return Known(newest, () if found is None else found.presentations)
+
+    def _verified_bundle(self, encoded: bytes, node: bytes) -> Bundle | None:
+        try:
+            bundle = verify_bundle(encoded, self._now())
+            if bundle.identifier != node:
+                return None
+            self._histories.see(bundle.history)
+        except TrustError as error:
+            _log.debug("bundle not believed", why=str(error))
+            return None
+        return bundle
+
+    async def _look_everywhere(
+        self, name: str | None, message: str | None, node: bytes | None = None
+    ) -> dict[Attachment, Records]:
         attached = self._attachments.attached()
         if not attached:
             msg = "no relay is there to look in: attach to one with relay=ws://HOST:PORT"
@@ -167,20 +203,18 @@ class Finding:
         answers: dict[Attachment, Records] = {}
         async with trio.open_nursery() as nursery:
             for attachment in attached:
-                nursery.start_soon(self._look, attachment, name, message, answers)
+                nursery.start_soon(self._look, attachment, Lookup(next(self._requests), node, name, message), answers)
         if not answers:
             msg = f"no relay has answered in {FIND_LIMIT:g} s: does it have a directory?"
             raise RelayUnreachable(msg)
         return answers
 
-    async def _look(
-        self, attachment: Attachment, name: str | None, message: str | None, answers: dict[Attachment, Records]
-    ) -> None:
-        key, asked = (attachment, next(self._requests)), _Asked()
+    async def _look(self, attachment: Attachment, lookup: Lookup, answers: dict[Attachment, Records]) -> None:
+        key, asked = (attachment, lookup.request), _Asked()
         self._asked[key] = asked
         try:
             with trio.move_on_after(FIND_LIMIT):
-                if attachment.request(Lookup(key[1], None, name, message)):
+                if attachment.request(lookup):
                     await asked.answered.wait()
         finally:
             del self._asked[key]

@@ -33,6 +33,14 @@ MOST_MET: Final = 10_000
 _log = get_log()
 
 
+@attrs.frozen
+class Known:
+    """What relays know of a node; verified, its credentials not yet judged."""
+
+    bundle: Bundle
+    presentations: Sequence[bytes]
+
+
 @final
 @attrs.define(eq=False)
 class Memories:

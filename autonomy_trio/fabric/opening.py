@@ -259,7 +259,16 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     admission.know(filter(None, map(built, factories_of(list(entries)))))
     peers = Peers(_endpoint(vault, wallet, histories, now), admission, voices, ground.network, now)
     durable = Durable(
-        vault, histories, admission, voices, runtime, ground.memories, ground.network, lambda: wallet.shown(now()), now
+        vault,
+        histories,
+        admission,
+        voices,
+        runtime,
+        ground.memories,
+        ground.network,
+        lambda: wallet.shown(now()),
+        now,
+        lambda node: finding.look_up(node),  # noqa: PLW0108 - it is made from this
     )
     attachments = Attachments(
         vault,

@@ -101,6 +101,14 @@ class Judge(Protocol):
         """Judge a watch: the agent, or None where there is none for that sender to watch; raises `Overloaded`."""
         ...
 
+    def leave(self, peer: "Peer") -> None:
+        """Take note that a node has gone."""
+        ...
+
+    def must_ask(self, peer: "Peer") -> bool:
+        """Tell whether what may be sent to a node depends on what is not known of it yet."""
+        ...
+
     def may_send(self, peer: "Peer", entry: Message | Watch) -> Denied | None:
         """Judge one message that is to leave: why it may not, or None."""
         ...

@@ -206,6 +206,10 @@ class Peers:
                     await peer.wait_woken()
         return peer.bundle
 
+    def must_ask(self, node: bytes) -> bool:
+        """Tell whether a node must be asked for its credentials before anything may be sealed for it."""
+        return self.judge.must_ask(self._peers.get(node) or Peer(node))
+
     def may_send(self, node: bytes, entry: Tell) -> Denied | None:
         """Judge a message that is to leave sealed, by what its node has proven: why it may not, or None."""
         return self.judge.may_send(self._peers.get(node) or Peer(node), entry)
@@ -469,6 +473,7 @@ class Peers:
 
     def _end(self, peer: Peer, reason: str) -> None:
         """Forget a node: whoever waits for it is told, and its unanswered asks are cancelled."""
+        self.judge.leave(peer)
         self._peers.pop(peer.identifier, None)
         peer.end()
         self._drop_waiting(peer, reason)

@@ -37,6 +37,9 @@ MOST_PASSAGES: Final = 1024
 MOST_AGENT_PASSAGES: Final = 32
 """The same, for one of its agents."""
 
+MOST_AWAY: Final = 1024
+"""Nodes that have gone of which it is remembered what they had proven."""
+
 _AGENT_SEQ: Final = 0
 """The sequence number of every agent: their keys do not rotate in version 1."""
 
@@ -118,6 +121,8 @@ class Proofs:
     """Unix seconds."""
     unproven: int = 0
     """Credentials that did not count here."""
+    _away: OrderedDict[bytes, tuple[int, Proof]] = attrs.field(factory=OrderedDict[bytes, tuple[int, Proof]])
+    """What nodes had proven that are away, with the sequence they were at."""
 
     def show(self, peer: Peer, presentations: Sequence[bytes], generation: int) -> None:
         """Judge the credentials a node shows; those that do not count here leave it without their attributes."""
@@ -130,6 +135,33 @@ class Proofs:
             peer.proof.node = proof
         else:
             peer.proof = _Shown(proof)
+
+    def leave(self, peer: Peer) -> None:
+        """Remember what a node had proven that has gone, for what is sealed for it."""
+        if peer.bundle is not None and isinstance(peer.proof, _Shown):
+            self._remember_away(peer.bundle, peer.proof.node)
+
+    def note(self, bundle: Bundle, presentations: Sequence[bytes], generation: int) -> None:
+        """Judge the credentials beside a node's record in a directory."""
+        name = format_identifier(bundle.identifier)
+        credentials = self._read(presentations, bundle.identifier, bundle.seq, self.now())
+        self._remember_away(bundle, _prove(name, name, credentials, generation, None))
+
+    def away(self, node: bytes, generation: int) -> Proof | None:
+        """Return what a node had proven that is away, judged as of now; None where nothing is known."""
+        seq, proof = self._away.get(node, (0, None))
+        if proof is None or self._holds(proof, generation):
+            return proof
+        name = format_identifier(node)
+        proof = _prove(name, name, self._judge(proof.credentials, node, seq), generation, None)
+        self._away[node] = seq, proof
+        return proof
+
+    def _remember_away(self, bundle: Bundle, proof: Proof) -> None:
+        self._away[bundle.identifier] = bundle.seq, proof
+        self._away.move_to_end(bundle.identifier)
+        if len(self._away) > MOST_AWAY:
+            self._away.popitem(last=False)
 
     def of(self, peer: Peer, generation: int, agent: Agent | None = None) -> Proof:
         """Return what a node has proven, or one of its agents that speaks.

@@ -260,6 +260,7 @@ class Relay:
         """
         failure: LinkBroken | ProtocolError | None = None
         bundle, identifier = registration.bundle, registration.bundle.identifier
+        self._directory.note(bundle)
         async with trio.open_nursery() as nursery:
             outbox = Outbox(self._outbox_bytes)
             desk = self._mailboxes.open_desk(bundle, registration.connection, outbox, nursery)

@@ -128,14 +128,18 @@ class RemoteRef(OutsideRef[Any]):
     async def _store(self, entry: Tell) -> None:
         check_size(entry)
         node, durable = self._address.node, self._durable
+        bundle = durable.bundle(node)
+        if bundle is None or self._peers.must_ask(node):
+            bundle = await self._peers.meet(node) or bundle
+        if bundle is None or self._peers.must_ask(node):
+            bundle = await durable.look_up(node) or bundle
         refusal = self._peers.may_send(node, entry)
         if refusal is not None:
             raise NotStored(str(refusal))
-        bundle = durable.bundle(node) or await self._peers.meet(node)
         if bundle is None:
             raise NotStored(
-                f"{entry.name} was not stored for {self.address}: its node is away and was never met from here, so no"
-                " key is known to seal it with; ask it something once while it is there"
+                f"{entry.name} was not stored for {self.address}: its node is away, was never met from here, and is not"
+                " known to the relays, so no key is known to seal it with; ask it something once while it is there"
             )
         await durable.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 

@@ -182,11 +182,20 @@ class Lookup(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields
 
 
 class Records(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
-    """Relay to node: records that fit, and whether there are more than were sent."""
+    """Relay to node: records that fit, and whether there are more than were sent.
+
+    Attributes:
+        request: the asker's number.
+        listings: the records.
+        more: whether there are more.
+        bundle: with which the node that was asked for registered last, so that something can be sealed for it; None
+            where the relay does not know it, or no node was asked for.
+    """
 
     request: Number
     listings: Annotated[tuple[Listing, ...], msgspec.Meta(max_length=RECORDS)]
     more: bool
+    bundle: BundleBytes | None = None
 
 
 Frame = (

@@ -4,6 +4,7 @@ import pytest
 
 from autonomy_trio.fabric import directory as directories
 from autonomy_trio.fabric.directory import Directory
+from autonomy_trio.trust.identity import verify_bundle
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import RECORDS, RELAY_MESSAGE_BYTES
 from autonomy_trio.wire.directory import ListedAgent, ListedMessage, Record, make_listing
@@ -158,3 +159,34 @@ async def test_requests_are_counted_of_so_many_nodes(directory: Directory, monke
     monkeypatch.setattr(directories, "MOST_COUNTED", 1)
     assert directory.take(EVE, Lookup(1, None, None, None)) == Records(1, (), more=False)
     assert directory.take(BOB.identifier, Lookup(1, None, None, None)) == Records(1, (), more=True)
+
+
+def bundle_of(directory: Directory, node: bytes | None) -> bytes | None:
+    answer = directory.take(EVE, Lookup(1, node, None, None))
+    assert answer is not None
+    return answer.bundle
+
+
+async def test_the_bundle_of_a_registered_node_is_told_to_who_asks_for_it_by_its_identifier(
+    directory: Directory, clock: Clock
+) -> None:
+    shown = verify_bundle(ALICE.bundle(NOW), NOW)
+    directory.note(shown)
+    assert bundle_of(directory, ALICE.identifier) == shown.encoded
+    assert bundle_of(directory, BOB.identifier) is None
+    assert bundle_of(directory, None) is None
+    clock.now = shown.expires
+    assert bundle_of(directory, ALICE.identifier) is None
+
+
+async def test_the_bundles_that_are_kept_are_bounded_and_the_one_of_longest_ago_gives_way(
+    directory: Directory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    alice, bob, carol = (verify_bundle(each.bundle(NOW), NOW) for each in (ALICE, BOB, vault()))
+    for bound, most in (("MOST_BUNDLES", 2), ("MOST_BUNDLE_BYTES", 2 * len(alice.encoded) + 10)):
+        with monkeypatch.context() as patch:
+            patch.setattr(directories, bound, most)
+            for each in (alice, bob, alice, carol):
+                directory.note(each)
+            kept = [bundle_of(directory, each.identifier) is not None for each in (alice, bob, carol)]
+            assert kept == [True, False, True]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import attrs
+import msgspec
 import pytest
 import structlog
 import trio
@@ -15,6 +16,8 @@ from attrs import field, frozen
 from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
 from autonomy_trio.errors import NotStored
 from autonomy_trio.fabric import durable
+from autonomy_trio.fabric.addresses import Address
+from autonomy_trio.fabric.directory import Directory
 from autonomy_trio.fabric.durable import Durable
 from autonomy_trio.fabric.journal import Journal, StoreFailed
 from autonomy_trio.fabric.routes import RemoteRef
@@ -24,6 +27,7 @@ from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import SEALED_LIFE
 from autonomy_trio.wire.entries import Tell
+from autonomy_trio.wire.frames import Lookup, Records
 from autonomy_trio.wire.introductions import Speaker
 from tests.support.neighbours import eventually
 from tests.support.net import Net, open_net
@@ -258,11 +262,44 @@ async def test_a_relay_that_is_away_is_waited_for_but_not_for_ever(
         assert trio.current_time() - began < 60
 
 
-async def test_a_node_that_was_never_met_and_is_away_is_told_of(
+async def test_a_node_that_was_never_met_and_that_no_relay_knows_is_told_of(
     tmp_path: Path, autojump_clock: trio.testing.MockClock
 ) -> None:
     async with open_world(tmp_path / "shop") as world, world.net.node() as stranger:
-        with pytest.raises(NotStored, match="never met"):
+        world.keep_in(world.store)
+        with pytest.raises(NotStored, match="never met from here, and is not known to the relays"):
+            await stranger.ref(world.address, Till).tell(Pay(1), durable=True)
+
+
+async def test_for_a_node_that_was_never_met_and_is_away_it_is_sealed_by_what_its_relay_knows(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world, world.net.node(home=tmp_path / "stranger") as stranger:
+        async with world.shop() as shop:
+            stranger.add_credential(shop.issue(stranger.identifier, team="payments"))
+        await stranger.ref(world.address, Till).tell(Pay(1), durable=True)
+        async with world.shop():
+            await paid(1)
+
+
+@pytest.mark.parametrize("lie", ["of another node", "damaged"])
+async def test_a_relay_that_lies_about_a_nodes_keys_has_nothing_sealed_for_another(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, lie: str
+) -> None:
+    async with open_world(tmp_path / "shop") as world, world.net.node() as stranger:
+        bundle = world.alice._durable.bundle(Address.parse(world.address).node)
+        assert bundle is not None
+        encoded = {
+            "of another node": Vault.in_memory().bundle(virtual_now()),
+            "damaged": bundle.encoded[:-1] + b"x",
+        }[lie]
+        look_up = Directory._look_up
+
+        def lying(self: Directory, asked: Lookup) -> Records:
+            return msgspec.structs.replace(look_up(self, asked), bundle=encoded)
+
+        monkeypatch.setattr(Directory, "_look_up", lying)
+        with pytest.raises(NotStored, match="not known to the relays"):
             await stranger.ref(world.address, Till).tell(Pay(1), durable=True)
 
 
