@@ -4,31 +4,53 @@ python -m autonomy_trio run examples.quickstart:agents
 """
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
-from attrs import field
+import trio
+from attrs import field, frozen
 
-from autonomy_trio import Context, agent, current_node, open_node
+from autonomy_trio import Context, agent, current_node, on, open_node
 from autonomy_trio.errors import Denied
-from examples.counter import Add, Counter
+from examples.counter import Add, Count, Counter
+
+
+@frozen
+class Note:
+    text: str
 
 
 @agent
-class Visitor:
-    """Plays two other machines: opens a node for each, with a home of its own, and asks the counter over the relay."""
+class Letterbox:
+    """Where whoever likes leaves a note."""
+
+    arrived: trio.Event
+
+    @on(Note, allow="true")
+    async def note(self, message: Note) -> None:
+        print(f"alice is back and finds {message}")
+        self.arrived.set()
+
+
+@agent
+class Visitors:
+    """Plays two other machines: opens nodes for alice and for bob, with a home each, which meet the counter's here."""
 
     homes: tempfile.TemporaryDirectory[str] = field(factory=lambda: tempfile.TemporaryDirectory(prefix="autonomy-"))
 
     async def on_start(self, context: Context) -> None:
-        here = current_node()
-        counter = here.address("counter")
+        here, arrived = current_node(), trio.Event()
+        relay, counter = here.relays[0], here.address("counter")
         alice, bob = Path(self.homes.name, "alice"), Path(self.homes.name, "bob")
+        letterbox = partial(Letterbox, arrived)
 
         here.serve_authority()
-        async with open_node(home=alice) as node:
+        async with open_node([letterbox], home=alice, relay=relay) as node:
             await node.enroll(here.ticket(team="payments"))
-            total = await node.ref(counter, Counter).ask(Add(3))
-        print(f"alice redeemed a ticket for team=payments and asks Add(3): {total}")
+            ref, letters = node.ref(counter, Counter), node.address("letterbox")
+            print(f"alice redeemed a ticket for team=payments and asks Add(3): {await ref.ask(Add(3))}")
+            async with ref.stream(Count(3)) as numbers:
+                print(f"alice opens the stream Count(3): {[number async for number in numbers]}")
 
         async with open_node(home=bob) as node:
             try:
@@ -36,13 +58,19 @@ class Visitor:
             except Denied:
                 print(f"bob can prove nothing and asks Add(3): denied, {here.dead_letters.latest().why}")
 
-        ask = f"""python -m autonomy_trio ask {counter} '{{"Add": {{"amount": 4}}}}' --home"""
+        await here.ref(letters, Letterbox).tell(Note("call me"), durable=True)
+        print("alice is away: the relay keeps a note for her, sealed")
+        async with open_node([letterbox], home=alice, relay=relay):
+            await arrived.wait()
+
+        command = "python -m autonomy_trio"
         print("\nNow you, from a second terminal, as alice and as bob:\n")
-        print(f"  {ask} {alice}\n")
-        print(f"  {ask} {bob}\n", flush=True)
+        print(f"""  {command} ask {counter} '{{"Add": {{"amount": 4}}}}' --home {alice}\n""")
+        print(f"""  {command} stream {counter} '{{"Count": {{"to": 5}}}}' --home {alice}\n""")
+        print(f"""  {command} ask {counter} '{{"Add": {{"amount": 4}}}}' --home {bob}\n""", flush=True)
 
     async def on_stop(self, context: Context) -> None:
         self.homes.cleanup()
 
 
-agents = [Counter, Visitor]
+agents = [Counter, Visitors]

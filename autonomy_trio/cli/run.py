@@ -33,6 +33,9 @@ from autonomy_trio.fabric.opening import check_agents, open_node
 
 DEFAULT_LISTEN: Final = "127.0.0.1:4000"
 
+STORE_FILE: Final = "mailboxes.sqlite3"
+"""The file of a home in which the relay of a first try keeps what is sent to nodes that are away."""
+
 _ARGUMENTS: Final = "autonomy_trio.run.arguments"
 
 
@@ -99,7 +102,8 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
     The first Ctrl-C or SIGTERM lets the agents finish what they have; a second one stops at once.
     """
     if reload and lifeline is None:
-        _run_reloading(context.meta[_ARGUMENTS], _listen(relays, listen, fixed=True))
+        listening = _options("--listen", _listen(relays, listen, fixed=True))
+        _run_reloading([*listening, *_options("--store", _store(relays, listen, home)), *context.meta[_ARGUMENTS]])
         return
     agents = load_agents(target)
     if check:
@@ -107,6 +111,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
         return
 
     listen_on = _listen(relays, listen)
+    store = store or _store(relays, listen, home)
     tell_at = None if metrics is None else ListenAddress.parse(metrics)
     passphrase = passphrase_for(home)
 
@@ -127,7 +132,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
         async with stoppable() as stop, opened as node:
             stop.drains = True
             async with telling(tell_at, lambda: node_report(node.statistics())):
-                click.echo(node_screen(node, embedded=listen_on is not None))
+                click.echo(node_screen(node, home, embedded=listen_on is not None))
                 await _serve(node, stop, lifeline)
             if lifeline is None:
                 say("stopping: the agents finish what they have; once more to stop at once")
@@ -137,7 +142,12 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
         say("stopped")
 
 
-def _run_reloading(arguments: Sequence[str], listen_on: str | None) -> None:
+def _options(name: str, value: str | None) -> Sequence[str]:
+    """Return an option to come first in a command: it counts as it is given last, so what was asked for stands."""
+    return () if value is None else (name, value)
+
+
+def _run_reloading(arguments: Sequence[str]) -> None:
     """Run the same command in a process that starts anew with each change, at one address."""
     try:
         from autonomy_trio.cli.reload import run_reloading  # noqa: PLC0415 - it needs an extra
@@ -145,11 +155,8 @@ def _run_reloading(arguments: Sequence[str], listen_on: str | None) -> None:
         msg = '--reload needs watchfiles, which is not installed: pip install "autonomy-trio[reload]"'
         raise ConfigurationError(msg) from None
 
-    listening = [] if listen_on is None else ["--listen", listen_on]
-
     async def main() -> None:
-        # An option counts as it is given last, so what the user asked for stands.
-        await run_reloading([*listening, *arguments], Path.cwd())
+        await run_reloading(arguments, Path.cwd())
 
     run_trio(main)
 
@@ -193,3 +200,8 @@ def _listen(relays: tuple[str, ...], listen: str | None, *, fixed: bool = False)
                 return str(ListenAddress(usual.host, 0))
             probe.bind((usual.host, 0))
         return str(ListenAddress(usual.host, probe.getsockname()[1]))
+
+
+def _store(relays: tuple[str, ...], listen: str | None, home: Path) -> str | None:
+    """Return where the relay of this process keeps what is sent to nodes that are away, if nobody asked for a relay."""
+    return None if listen is not None or relays else f"sqlite:{home / STORE_FILE}"

@@ -3,6 +3,7 @@
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Final, cast, get_args
 
 import attrs
@@ -15,6 +16,9 @@ from autonomy_trio.trust.policy import Policies
 
 if TYPE_CHECKING:
     from typing import TextIO
+
+MOST_PATH: Final = 4096
+"""Characters of a folder's path that are shown."""
 
 MOST_CONDITION: Final = 1000
 """Characters of a condition that are shown."""
@@ -41,9 +45,9 @@ class _Row:
         return "from every node" if self.allow == "true" else f"from other nodes if {self.allow}"
 
 
-def node_screen(node: Node, *, embedded: bool) -> str:
-    """Return what shows a node that has started: who it is, its relays, and its agents by address."""
-    lines = [f"node  {node.identifier}"]
+def node_screen(node: Node, home: Path, *, embedded: bool) -> str:
+    """Return what shows a node that has started: who it is, its home, its relays, and its agents by address."""
+    lines = [f"node  {node.identifier}", f"home  {printable(str(home), MOST_PATH)}"]
     for number, relay in enumerate(node.relays):
         lines.append(f"relay {relay}{', in this process' if embedded and number == 0 else ''}")
     agents = {node.address(name): spec for name, spec in node.agents().items()}

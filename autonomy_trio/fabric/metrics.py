@@ -94,6 +94,7 @@ def node_report(statistics: NodeStatistics) -> Report:
             Metric("autonomy_node_peers", "gauge", "Nodes that something is under way with.", statistics.peers),
             Metric("autonomy_node_relays", "gauge", "Relays that the node is attached to.", statistics.relays),
             Metric("autonomy_node_handled_total", "counter", "Messages handled to their end.", statistics.handled),
+            Metric("autonomy_node_decoded_total", "counter", "Payloads of other nodes decoded.", statistics.decoded),
             Metric("autonomy_node_failures_total", "counter", "Failures of agents.", statistics.failures),
             Metric("autonomy_node_lost_total", "counter", "Messages that could not be sent.", statistics.lost),
             Metric("autonomy_node_dropped_total", "counter", "Packets that no relay took.", statistics.dropped),

@@ -31,6 +31,7 @@ def busy_port() -> Generator[int]:
 def test_the_first_screen_lists_each_agent_what_it_handles_and_from_where_it_can_be_reached(served: Served) -> None:
     assert served.node.out == (
         f"node  {served.identifier}\n"
+        f"home  {served.server}\n"
         f"relay {served.url}\n"
         "\n"
         f"{served.address}\n"

@@ -1,8 +1,6 @@
 """The main job over processes: one sender allowed, one denied, a relay that learns who talks to whom and no more."""
 
 import re
-import subprocess
-import sys
 from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Final
@@ -23,21 +21,14 @@ from autonomy_trio.wire.constants import DATA, XX1, XX3
 from autonomy_trio.wire.frames import Hello, Register, Send, Welcome, decode_frame, split_frames
 from examples.counter import Add, Counter, Total
 from tests.support.neighbours import eventually
-from tests.support.processes import PATIENCE, ROOT, environment, free_port
+from tests.support.processes import PATIENCE, ROOT, free_port
 from tests.support.recorder import Recorder, recording
+from tests.support.scripts import homes_in, normal, run_script
 
-SCRIPT: Final = ROOT / "examples" / "two_machines.sh"
+SCRIPT: Final = "two_machines.sh"
 
 TOLD: Final = ("counter", "Counter", "team", "payments", "Add", "amount", "Total", "value", "not proven", "denied")
 """What agents, credentials, messages and answers say in that run."""
-
-
-def normal(output: str) -> str:
-    """Return the script's output with what is different in each run written in one way."""
-    output = re.sub(r"I[0-9a-f]{64}", "I…", output)
-    output = re.sub(r"127\.0\.0\.1:[0-9]+", "127.0.0.1:4100", output)
-    output = re.sub(r"[0-9]{4}-[0-9]{2}-[0-9]{2} [0-9]{2}:[0-9]{2}:[0-9]{2}", "YYYY-MM-DD HH:MM:SS", output)
-    return re.sub(r"/[^ ]*/tmp\.[A-Za-z0-9]+", "/tmp/tmp.…", output)
 
 
 def readme_block() -> str:
@@ -50,20 +41,8 @@ def readme_block() -> str:
     return normal(blocks[0])
 
 
-def homes_in(folder: Path) -> list[Path]:
-    return list(folder.glob("tmp.*"))
-
-
-async def run_script(tmp_path: Path, **settings: str) -> subprocess.CompletedProcess[bytes]:
-    env = environment(tmp_path, PYTHON=sys.executable, TMPDIR=str(tmp_path), **settings)
-    with trio.fail_after(PATIENCE):
-        return await trio.run_process(
-            ["bash", str(SCRIPT)], env=env, capture_stdout=True, stderr=subprocess.STDOUT, check=False
-        )
-
-
 async def test_alice_gets_her_total_bob_is_denied_and_the_readme_shows_it(tmp_path: Path) -> None:
-    found = await run_script(tmp_path, LISTEN=f"127.0.0.1:{free_port()}")
+    found = await run_script(SCRIPT, tmp_path, LISTEN=f"127.0.0.1:{free_port()}")
     output = normal(found.stdout.decode())
     assert found.returncode == 0, output
     asked = [line for line in output.splitlines() if " asks " in line]
@@ -79,7 +58,7 @@ async def test_alice_gets_her_total_bob_is_denied_and_the_readme_shows_it(tmp_pa
 async def test_the_recorded_traffic_of_that_run_tells_nothing_but_who_talks_to_whom(tmp_path: Path) -> None:
     port = free_port()
     async with recording(f"ws://127.0.0.1:{port}") as recorder:
-        found = await run_script(tmp_path, LISTEN=f"127.0.0.1:{port}", RELAY=recorder.url)
+        found = await run_script(SCRIPT, tmp_path, LISTEN=f"127.0.0.1:{port}", RELAY=recorder.url)
     assert found.returncode == 0, found.stdout.decode()
     traffic = b"\x00".join(recorder.messages)
     server = re.search(rb"/I([0-9a-f]{64})/counter", found.stdout)
