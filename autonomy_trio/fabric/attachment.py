@@ -10,7 +10,7 @@ import trio
 
 from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable, TrustError
 from autonomy_trio.fabric.addresses import RelayAddress
-from autonomy_trio.fabric.links import PONG, Link, Outbox, receive_alive
+from autonomy_trio.fabric.links import PONG, Link, Outbox, attend
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.identity import History
 from autonomy_trio.trust.records import format_identifier
@@ -137,7 +137,9 @@ class Attachment:
         """Queue a packet for another node; False where it was dropped, for the relay is away or takes too little."""
         if not self.is_attached:
             return False
-        return self._outbox.put(join_frames([encode_frame(Send(destination, 0, TIME_TO_LIVE, packet))]))
+        is_added = self._outbox.add(join_frames([encode_frame(Send(destination, 0, TIME_TO_LIVE, packet))]))
+        self._outbox.flush()
+        return is_added
 
     async def store(self, destination: bytes, packet: bytes, time_to_live: int) -> str | None:
         """Have a sealed envelope stored for another node.
@@ -314,10 +316,13 @@ class Attachment:
     async def _read(self, link: Link, outbox: Outbox, parameters: Parameters) -> None:
         gone_after = min(max(parameters.gone_after, 2), LONGEST_SILENCE)
         ping_after = min(max(parameters.ping_after, 1), gone_after - 1)
-        while True:
-            message = await receive_alive(link, outbox, ping_after=ping_after, gone_after=gone_after)
+
+        def take(message: bytes) -> float:
             for encoded in split_frames(message):
                 self._take(decode_frame(encoded), outbox)
+            return 0.0
+
+        await attend(link, outbox, take, ping_after=ping_after, gone_after=gone_after)
 
     def _take(self, frame: Frame, outbox: Outbox) -> None:
         match frame:

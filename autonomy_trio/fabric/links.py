@@ -1,13 +1,14 @@
-"""What a link is, and the one task that may write to it.
+"""What a link is, and who may write to it.
 
 A link carries bytes messages both ways between two neighbours: a node and a relay. Encryption is end to end above it,
-so every link is treated as hostile. A cancelled send may leave half a message behind, so only one task may send: until
-a node is registered the one that registers it, from then on the one in `Outbox.write_to`.
+so every link is treated as hostile. A cancelled send may leave half a message behind, so only one may send at a time:
+until a node is registered the task that registers it, from then on its `Outbox`.
 """
 
+import math
 from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Final, Protocol, final
+from typing import Final, Literal, Protocol, final, runtime_checkable
 
 import attrs
 import trio
@@ -64,6 +65,19 @@ class Link(Protocol):
         ...
 
 
+@runtime_checkable
+class PromptLink(Link, Protocol):
+    """A link that may take a message without waiting, so that a task need not be woken to send it."""
+
+    def try_send(self, message: bytes) -> Literal["whole", "part", "none"]:
+        """Send one message as far as it can leave at once; where that is a part, `flush` sends the rest."""
+        ...
+
+    async def flush(self) -> None:
+        """Send the rest of what `try_send` began; raises and is cancelled as `send`."""
+        ...
+
+
 class Listener(Protocol):
     """Something that hands every link it accepts to a handler of its own task."""
 
@@ -84,24 +98,38 @@ async def send_patiently(link: Link, message: bytes) -> None:
         raise LinkBroken(f"{link.remote} took nothing for {PATIENCE:g} s")
 
 
-async def receive_alive(link: Link, outbox: "Outbox", *, ping_after: float, gone_after: float) -> bytes:
-    """Return a link's next message; ask for a sign of life when it is silent, and give it up when none comes.
+async def attend(
+    link: Link, outbox: "Outbox", take: Callable[[bytes], float], *, ping_after: float, gone_after: float
+) -> None:
+    """Take a link's messages until it ends; ask for a sign of life when it is silent, and give it up when none comes.
 
     Args:
         link: where from.
         outbox: where the ping is put.
+        take: takes a message, and returns for how many seconds no other is wanted.
         ping_after: seconds of silence after which to ask.
         gone_after: seconds of silence after which the link has ended.
 
     Raises:
         LinkBroken: the link has ended.
+        Exception: what `take` raised.
     """
-    with trio.move_on_after(ping_after):
-        return await link.receive()
-    outbox.put_urgent(PING)
-    with trio.move_on_after(gone_after - ping_after):
-        return await link.receive()
-    raise LinkBroken(f"{link.remote} was silent for {gone_after:g} s")
+    while True:
+        # One scope for all messages while they come: one for each would cost as much as reading it.
+        with trio.CancelScope(deadline=trio.current_time() + ping_after) as silence:
+            while True:
+                pause = take(await link.receive())
+                if pause:
+                    silence.deadline = math.inf
+                    await trio.sleep(pause)
+                silence.deadline = trio.current_time() + ping_after
+        outbox.put_urgent(PING)
+        message = None
+        with trio.move_on_after(gone_after - ping_after):
+            message = await link.receive()
+        if message is None:
+            raise LinkBroken(f"{link.remote} was silent for {gone_after:g} s")
+        await trio.sleep(take(message))
 
 
 @final
@@ -115,22 +143,49 @@ class Outbox:
     """Bytes that wait now, counted in the same way."""
     _frames: deque[bytes] = attrs.field(factory=deque[bytes])
     _urgent: dict[bytes, None] = attrs.field(factory=dict[bytes, None])
+    _message: bytes | None = None
+    """What was joined and did not leave at once."""
+    _is_behind: bool = False
+    """Whether a part of what was sent last has not left."""
+    _prompt: PromptLink | None = None
+    """The link that is written to, where that can send at once."""
     _sending: bool = False
     _writer: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _others: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def put(self, frame: bytes) -> bool:
         """Add a frame, ready to be joined with others; False where there is no room and it was not added."""
+        if not self.add(frame):
+            return False
+        self._writer.unpark_all()
+        return True
+
+    def add(self, frame: bytes) -> bool:
+        """Do what `put` does, for one who adds more frames and then calls `flush`."""
         if self.size + len(frame) + FRAME_COST > self.most:
             return False
         self._frames.append(frame)
         self.size += len(frame) + FRAME_COST
-        self._writer.unpark_all()
         return True
 
     def put_urgent(self, frame: bytes) -> None:
         """Add `PING` or `PONG`, unless the same waits already: before all others, for a full outbox is no silence."""
         self._urgent[frame] = None
+        self._writer.unpark_all()
+
+    def flush(self) -> None:
+        """Send what waits now as far as the link takes it at once, and leave the rest to the writer."""
+        if self._prompt is not None and not (self._sending or self._is_behind or self._message):
+            while self._frames:
+                message = self._take()
+                sent = self._prompt.try_send(message)
+                if sent != "whole":
+                    self._is_behind = sent == "part"
+                    self._message = message if sent == "none" else None
+                    break
+            else:
+                self._others.unpark_all()
+                return
         self._writer.unpark_all()
 
     async def wait_room(self) -> None:
@@ -143,30 +198,50 @@ class Outbox:
         self._frames.clear()
         self._urgent.clear()
         self.size = 0
-        self._sending = False
+        self._message = self._prompt = None
+        self._is_behind = self._sending = False
         self._others.unpark_all()
 
     async def wait_empty(self) -> None:
         """Return when nothing waits and nothing is being sent."""
-        while self._frames or self._urgent or self._sending:
+        while self._has_work() or self._sending:
             await self._others.park()
 
     async def write_to(self, link: Link) -> None:
-        """Send what waits, frames joined, until the link ends.
+        """Send what waits, frames joined, until the link ends; until then `flush` may send too.
 
         Raises:
             LinkBroken: the link ended, or its reader took nothing for `PATIENCE` seconds.
 
         On cancellation the link is ended if a message was being sent.
         """
-        while True:
-            while not self._frames and not self._urgent:
-                await self._writer.park()
-            message = self._take()
-            self._sending = True
-            await send_patiently(link, message)
-            self._sending = False
-            self._others.unpark_all()
+        self._prompt = link if isinstance(link, PromptLink) else None
+        try:
+            with trio.CancelScope() as patience:
+                while True:
+                    while not self._has_work():
+                        await self._writer.park()
+                    self._sending = True
+                    patience.deadline = trio.current_time() + PATIENCE
+                    await self._write_next(link)
+                    patience.deadline = math.inf
+                    self._sending = False
+                    self._others.unpark_all()
+        finally:
+            self._prompt = None
+        raise LinkBroken(f"{link.remote} took nothing for {PATIENCE:g} s")
+
+    async def _write_next(self, link: Link) -> None:
+        if self._is_behind:
+            assert self._prompt is not None  # noqa: S101 - it has sent the part that has left
+            self._is_behind = False
+            await self._prompt.flush()
+        else:
+            message, self._message = self._message, None
+            await link.send(self._take() if message is None else message)
+
+    def _has_work(self) -> bool:
+        return bool(self._frames or self._urgent or self._message or self._is_behind)
 
     def _take(self) -> bytes:
         joined = list(self._urgent)
@@ -177,4 +252,4 @@ class Outbox:
             joined.append(frame)
             size += len(frame)
             self.size -= len(frame) + FRAME_COST
-        return b"".join(joined)
+        return joined[0] if len(joined) == 1 else b"".join(joined)

@@ -17,7 +17,7 @@ import trio
 from autonomy_trio.errors import CredentialError, IdentityError, LinkBroken, ProtocolError
 from autonomy_trio.fabric.buckets import Places, TokenBucket
 from autonomy_trio.fabric.directory import Directory
-from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, receive_alive, send_patiently
+from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, attend, send_patiently
 from autonomy_trio.fabric.mailboxes import Desk, Mailboxes
 from autonomy_trio.fabric.relay_policy import RelayPolicy
 from autonomy_trio.fabric.store import Store
@@ -152,6 +152,8 @@ class Relay:
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
     _draining: bool = attrs.field(default=False, init=False)
+    _unflushed: set[Outbox] = attrs.field(factory=set[Outbox], init=False)
+    """To where something was put since the message that is taken began."""
     _left: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -296,19 +298,25 @@ class Relay:
 
     async def _read(self, member: _Member) -> None:
         traffic = TokenBucket(*TRAFFIC)
-        while True:
-            message = await receive_alive(
-                member.link,
-                member.outbox,
-                ping_after=self._parameters.ping_after,
-                gone_after=self._parameters.gone_after,
-            )
+
+        def take(message: bytes) -> float:
             frames = split_frames(message)
-            for encoded in frames:
-                self._take(member, decode_frame(encoded), encoded)
-            pause = traffic.take(len(message) + FRAME_COST * len(frames), trio.current_time())
-            if pause:
-                await trio.sleep(pause)
+            try:
+                for encoded in frames:
+                    self._take(member, decode_frame(encoded), encoded)
+            finally:
+                # What came together for one destination leaves together, and without waking its writer.
+                while self._unflushed:
+                    self._unflushed.pop().flush()
+            return traffic.take(len(message) + FRAME_COST * len(frames), trio.current_time())
+
+        await attend(
+            member.link,
+            member.outbox,
+            take,
+            ping_after=self._parameters.ping_after,
+            gone_after=self._parameters.gone_after,
+        )
 
     def _take(self, member: _Member, frame: Frame, encoded: bytes) -> None:
         match frame:
@@ -328,7 +336,8 @@ class Relay:
         destination = self._members.get(frame.destination)
         if destination is None:
             reason = "unknown"
-        elif destination.outbox.put(join_frames([encode_frame(Deliver(sender.identifier, frame.packet))])):
+        elif destination.outbox.add(join_frames([encode_frame(Deliver(sender.identifier, frame.packet))])):
+            self._unflushed.add(destination.outbox)
             self._forwarded += 1
             return
         else:

@@ -1,8 +1,12 @@
 """Links over websockets: the one module that knows trio-websocket and its traps.
 
-* A cancelled ``send_message`` may leave half a frame, and later sends would vanish: the stream is closed then.
-* The size limit does not see fragments without content: a run of them ends the link. Small ones cost more than they
-  hold: they are joined now and then.
+trio-websocket makes a websocket of a connection; what follows are frames (`rfc6455`), which whoever takes and sends
+messages reads and writes itself. So between the network and who wants a message there is no task and no queue, and
+what is not taken is not read.
+
+* What can leave at once is written past trio, which has no call for that: the socket does not block. No task waits for
+  its turn then, which takes longer than the write. Over TLS, and not on POSIX, all is left to the writer's task.
+* A send that was cancelled may leave half a frame, and later ones would be taken for its rest: the stream is closed.
 * An exception in a server's handler would end the whole server: each connection is served behind a fence.
 * A peer that gives up the upgrade, or never meant one, would be waited for: the end of its reader ends the wait.
 * A server that refuses the upgrade may send a body without end: it is not read.
@@ -11,11 +15,11 @@
 """
 
 import os
+import re
 import socket
 import ssl
-from collections import deque
 from collections.abc import Awaitable, Callable
-from typing import Any, Final, NoReturn, cast, final
+from typing import Final, Literal, cast, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -23,20 +27,14 @@ import trio
 import trio_websocket
 import wsproto.events
 from wsproto import ConnectionType, WSConnection
-from wsproto.utilities import LocalProtocolError
 
-from autonomy_trio.errors import LinkBroken, RelayUnreachable
+from autonomy_trio.errors import LinkBroken, ProtocolError, RelayUnreachable
+from autonomy_trio.fabric import rfc6455
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.buckets import Places
-from autonomy_trio.fabric.links import FRAME_COST, MOST_MESSAGE, Link
+from autonomy_trio.fabric.links import MOST_MESSAGE, Link
 from autonomy_trio.fabric.listening import open_listeners
 from autonomy_trio.logs import get_log
-
-MOST_EMPTY_FRAGMENTS: Final = 16
-"""Fragments without content in a row that one message may have."""
-
-MOST_PARTS: Final = 1024
-"""Fragments of one message that are kept apart; each costs some 40 bytes more than it holds."""
 
 MOST_UPGRADING: Final = 1024
 """Connections at once that are not websockets yet."""
@@ -50,93 +48,60 @@ UPGRADE_LIMIT: Final = 5.0
 CLOSE_LIMIT: Final = 1.0
 """Seconds the other end has to answer a close."""
 
-MOST_UNTAKEN: Final = 64 * 1024
-"""Bytes in messages that were read and not taken, `FRAME_COST` for each among them, from which on no more is read."""
-
-TAKEN_PER_CHECKPOINT: Final = 32
-"""Of so many messages, taking one lets other tasks run."""
-
-EVENTS_PER_CHECKPOINT: Final = 16
-"""Of so many fragments, reading one lets other tasks run."""
+FRAMES_PER_CHECKPOINT: Final = 32
+"""Of so many frames, taking one lets other tasks run, for a read may hold thousands of small ones."""
 
 RECEIVE_BYTES: Final = 64 * 1024
 """Bytes asked of the stream at once."""
 
+NORMALLY: Final = b"\x03\xe8"
+"""What a link that ends says: 1000."""
+
+_HEAD_END: Final = re.compile(rb"\n\r?\n")
+"""Where the head of a request or an answer ends; h11 takes lines without a carriage return too."""
+
 _log = get_log()
 
 
-class _Inbox:
-    """Both ends of the channel from a websocket's reader to its taker, bounded in bytes.
+class _Head(trio.abc.Stream):
+    """A stream of which the reader of the handshake gets no more than that: what follows are frames."""
 
-    Whatever one read has brought is taken without a switch of tasks in between, so that what the taker passes on leaves
-    together.
-    """
+    def __init__(self, stream: trio.abc.Stream) -> None:
+        self._stream = stream
+        self._tail = b""
+        self._closed = trio.Event()
+        self.rest: bytes | None = None
+        """What came after the head, once that is there."""
 
-    def __init__(self) -> None:
-        self._messages: deque[bytes] = deque()
-        self._size = 0
-        self._taken = 0
-        self._ended = False
-        self._closed = False
-        self._reader = trio.lowlevel.ParkingLot()
-        self._taker = trio.lowlevel.ParkingLot()
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        if self.rest is not None:
+            await self._closed.wait()
+            raise trio.ClosedResourceError
+        data = bytes(await self._stream.receive_some(max_bytes))
+        end = _HEAD_END.search(self._tail + data)
+        if end is None:
+            self._tail = (self._tail + data)[-2:]
+            return data
+        head = data[: end.end() - len(self._tail)]
+        self.rest = data[len(head) :]
+        return head
 
-    async def __aenter__(self) -> None:
-        pass
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        await self._stream.send_all(data)
 
-    async def __aexit__(self, *_: object) -> None:
-        self._ended = True
-        self._taker.unpark_all()
-
-    async def send(self, message: bytes) -> None:
-        """Put a message in, and wait while there is more than enough; after `aclose` it is thrown away."""
-        if self._closed:
-            return
-        self._messages.append(message)
-        self._size += len(message) + FRAME_COST
-        self._taker.unpark_all()
-        while self._size > MOST_UNTAKEN and not self._closed:
-            await self._reader.park()
-
-    async def receive(self) -> bytes:
-        """Take the next message; a checkpoint where it waits, and now and then."""
-        self._taken += 1
-        if not self._taken % TAKEN_PER_CHECKPOINT:
-            await trio.lowlevel.checkpoint()
-        while not self._messages:
-            if self._ended or self._closed:
-                raise trio.EndOfChannel
-            await self._taker.park()
-        message = self._messages.popleft()
-        self._size -= len(message) + FRAME_COST
-        self._reader.unpark_all()
-        return message
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
 
     async def aclose(self) -> None:
-        """Keep what still comes no more; what came before, say beside the peer's word that it closes, can be taken."""
-        self._closed = True
-        self._taker.unpark_all()
-        self._reader.unpark_all()
+        self._closed.set()
+        await self._stream.aclose()
 
 
 class _Connection(trio_websocket.WebSocketConnection):
-    """A websocket that refuses text, and messages in endless fragments."""
+    """A connection that becomes a websocket."""
 
-    _empty_fragments = 0
-    _events = 0
-
-    def __init__(self, stream: trio.abc.Stream, kind: ConnectionType, host: str | None = None) -> None:
-        super().__init__(
-            stream,
-            WSConnection(kind),
-            host=host,
-            path="/",
-            message_queue_size=1,
-            max_message_size=MOST_MESSAGE,
-            receive_buffer_size=RECEIVE_BYTES,
-        )
-        inbox = _Inbox()
-        self._send_channel, self._recv_channel = cast("Any", inbox), cast("Any", inbox)
+    def __init__(self, stream: _Head, kind: ConnectionType, host: str | None = None) -> None:
+        super().__init__(stream, WSConnection(kind), host=host, path="/", receive_buffer_size=RECEIVE_BYTES)
 
     @property
     def is_open(self) -> bool:
@@ -144,9 +109,15 @@ class _Connection(trio_websocket.WebSocketConnection):
         return self._open_handshake.is_set()
 
     async def accept(self) -> None:
-        """Become a websocket, as a server, if the peer asks for it; runs beside `read`."""
-        request = await self._get_request()
-        await request.accept()
+        """Become a websocket, as a server, if the peer asks for it; runs beside `read`.
+
+        Fence: a request that wsproto or h11 can read but not answer.
+        """
+        try:
+            request = await self._get_request()
+            await request.accept()
+        except Exception as error:  # noqa: BLE001
+            _log.debug("connection ended before it was a websocket", error=repr(error))
 
     async def wait_open(self) -> None:
         """Become a websocket, as a client; runs beside `read`."""
@@ -163,80 +134,166 @@ class _Connection(trio_websocket.WebSocketConnection):
             _log.debug("websocket ended", error=repr(error))
         finally:
             opening.cancel()
-            with trio.CancelScope(shield=True):
-                await self._abort_web_socket()  # whoever waits for it is woken
-
-    async def _handle_message_event(self, event: wsproto.events.BytesMessage | wsproto.events.TextMessage) -> None:
-        if isinstance(event, wsproto.events.TextMessage):
-            await self._stop_reading()
-        if event.data or event.message_finished:
-            self._empty_fragments = 0
-            await super()._handle_message_event(event)
-            if len(self._message_parts) > MOST_PARTS:
-                self._message_parts = [b"".join(part for part in self._message_parts if isinstance(part, bytes))]
-        else:
-            self._empty_fragments += 1
-            if self._empty_fragments > MOST_EMPTY_FRAGMENTS:
-                await self._stop_reading()
-        self._events += 1
-        if not self._events % EVENTS_PER_CHECKPOINT:
-            # A read may hold thousands of fragments: other connections have their turn between them.
-            await trio.lowlevel.checkpoint()
 
     async def _handle_reject_connection_event(
         self,
         event: wsproto.events.RejectConnection,  # noqa: ARG002 - the caller is trio-websocket
     ) -> None:
-        await self._stop_reading()
-
-    async def _stop_reading(self) -> NoReturn:
-        """End the connection, and the reader that calls this; what it has read already is not looked at."""
         await trio.aclose_forcefully(self._stream)
-        await self._abort_web_socket()
         raise trio_websocket.ConnectionClosed(self.closed)
 
 
+async def _open(
+    stream: trio.abc.Stream, kind: ConnectionType, open_: Callable[[_Connection], Awaitable[None]], host: str | None
+) -> bytes | None:
+    """Make a websocket of a stream; return what came after the handshake, or None where there was none."""
+    head = _Head(stream)
+    connection = _Connection(head, kind, host)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(connection.read, nursery.cancel_scope)
+        await open_(connection)
+        nursery.cancel_scope.cancel()
+    return head.rest if connection.is_open else None
+
+
 @final
-@attrs.frozen(eq=False)
 class WebSocketLink:
     """A link over one websocket."""
 
-    _connection: _Connection
-    _stream: trio.abc.Stream
-    remote: str
+    __slots__ = (
+        "_frames",
+        "_is_closing",
+        "_masks",
+        "_sending",
+        "_socket",
+        "_stream",
+        "_taken",
+        "_unsent",
+        "_was_closed",
+        "remote",
+    )
+
+    def __init__(self, stream: trio.abc.Stream, remote: str, came: bytes, *, is_client: bool) -> None:
+        self.remote: str = remote
+        self._stream = stream
+        self._masks = is_client
+        self._frames = rfc6455.Reader(masked=not is_client, most=MOST_MESSAGE)
+        self._frames.take(came)
+        self._taken = 0
+        self._sending = trio.Lock()
+        self._unsent = b""
+        """The rest of what `try_send` began: it goes ahead of everything else."""
+        self._socket = stream.socket if os.name == "posix" and isinstance(stream, trio.SocketStream) else None
+        self._is_closing = False
+        """Whether nothing more is sent and taken."""
+        self._was_closed = False
+        """Whether the other end has said that it sends nothing more."""
 
     async def send(self, message: bytes) -> None:
         """See `Link.send`."""
+        if self._is_closing:
+            raise self._broken()
+        await self._send(rfc6455.BINARY, message)
+
+    def try_send(self, message: bytes) -> Literal["whole", "part", "none"]:
+        """See `PromptLink.try_send`."""
+        if self._socket is None or self._is_closing or self._unsent or self._sending.locked():
+            return "none"
+        frame = rfc6455.encode(rfc6455.BINARY, message, masked=self._masks)
         try:
-            await self._connection.send_message(message)
-        except (trio_websocket.ConnectionClosed, LocalProtocolError):
-            raise LinkBroken(f"{self.remote} closed the connection") from None
-        except BaseException:
-            await trio.aclose_forcefully(self._stream)
-            raise
+            sent = os.write(self._socket.fileno(), frame)  # of a socket that was closed it is -1
+        except OSError:
+            return "none"  # there is no room, or `send` will say what is wrong
+        self._unsent = frame[sent:]
+        return "part" if self._unsent else "whole"
+
+    async def flush(self) -> None:
+        """See `PromptLink.flush`."""
+        await self._write(b"")
 
     async def receive(self) -> bytes:
         """See `Link.receive`."""
-        try:
-            message = await self._connection.get_message()
-        except trio_websocket.ConnectionClosed:
-            raise LinkBroken(f"{self.remote} closed the connection") from None
-        assert isinstance(message, bytes)  # noqa: S101 - text ends the link before it gets here
-        return message
+        while not self._is_closing:
+            event = await self._next()
+            if isinstance(event, bytes):
+                return event
+            await self._answer(event)
+        raise self._broken()
 
     async def aclose(self) -> None:
         """See `Link.aclose`."""
         with trio.move_on_after(CLOSE_LIMIT, shield=True):
-            await self._connection.aclose()
+            try:
+                if not self._is_closing:
+                    self._is_closing = True
+                    await self._send(rfc6455.CLOSE, NORMALLY)
+                while not self._was_closed:
+                    self._was_closed = isinstance(await self._next(), rfc6455.Close)
+            except (LinkBroken, trio.BusyResourceError):
+                pass  # it has ended, or another task sees it end
         await trio.aclose_forcefully(self._stream)
 
+    async def _next(self) -> rfc6455.Event:
+        """Return what the next frame says."""
+        self._taken += 1
+        if not self._taken % FRAMES_PER_CHECKPOINT:
+            await trio.lowlevel.checkpoint()
+        try:
+            while (event := self._frames.next()) is None:
+                data = await self._stream.receive_some(RECEIVE_BYTES)
+                if not data:
+                    raise self._broken()
+                self._frames.take(bytes(data))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self._broken() from None
+        except ProtocolError as error:
+            _log.debug("websocket ended", error=str(error))
+            await trio.aclose_forcefully(self._stream)
+            raise self._broken() from None
+        return event
 
-async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:
-    """Open a link to a relay; its reader runs in `nursery`, whose owner closes the link.
+    async def _answer(self, event: rfc6455.Event) -> None:
+        """Do what a frame asks for that is no message."""
+        match event:
+            case rfc6455.Ping(payload):
+                await self._send(rfc6455.PONG, payload)
+            case rfc6455.Close():
+                self._is_closing = self._was_closed = True
+                await self._send(rfc6455.CLOSE, NORMALLY)
+            case _:
+                pass
+
+    async def _send(self, opcode: int, payload: bytes) -> None:
+        await self._write(rfc6455.encode(opcode, payload, masked=self._masks))
+
+    async def _write(self, frame: bytes) -> None:
+        try:
+            self._sending.acquire_nowait()
+        except trio.WouldBlock:
+            await self._sending.acquire()
+        try:
+            rest, self._unsent = self._unsent, b""
+            await self._stream.send_all(rest + frame if rest else frame)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise self._broken() from None
+        except BaseException:
+            self._is_closing = True
+            await trio.aclose_forcefully(self._stream)
+            raise
+        finally:
+            self._sending.release()
+
+    def _broken(self) -> LinkBroken:
+        self._is_closing = True
+        return LinkBroken(f"{self.remote} closed the connection")
+
+
+async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:  # noqa: ARG001 - other links have tasks
+    """Open a link to a relay; whoever opens it closes it.
 
     Args:
         url: ``ws://host[:port]`` or ``wss://host[:port]``; the latter verifies the certificate of the host.
-        nursery: lives longer than the link.
+        nursery: not used here, for this link has no task.
 
     Raises:
         RelayUnreachable: nothing answers there, or no websocket does, in `UPGRADE_LIMIT` seconds.
@@ -249,7 +306,7 @@ async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:
             try:
                 if secure:
                     stream = await _secure(stream, host)
-                return await _upgrade(stream, parts.netloc, nursery)
+                return await _upgrade(stream, parts.netloc)
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
@@ -288,14 +345,11 @@ def _reason(error: BaseException) -> str:
     return os.strerror(number).lower() if number else "the connection failed"
 
 
-async def _upgrade(stream: trio.abc.Stream, host: str, nursery: trio.Nursery) -> WebSocketLink:
-    connection = _Connection(stream, ConnectionType.CLIENT, host)
-    with trio.CancelScope() as opening:
-        nursery.start_soon(connection.read, opening)
-        await connection.wait_open()
-    if not connection.is_open:
+async def _upgrade(stream: trio.abc.Stream, host: str) -> WebSocketLink:
+    came = await _open(stream, ConnectionType.CLIENT, _Connection.wait_open, host)
+    if came is None:
         raise trio_websocket.HandshakeError
-    return WebSocketLink(connection, stream, host)
+    return WebSocketLink(stream, host, came, is_client=True)
 
 
 @final
@@ -319,28 +373,22 @@ class WebSocketListener:
             if not upgrading.try_take(address):
                 _log.debug("connection refused: too many that are not websockets yet", address=address)
                 return
-            async with trio.open_nursery() as nursery:
-                try:
-                    link = await _accept(stream, address, nursery)
-                finally:
-                    upgrading.free(address)
-                if link is not None:
-                    await _handle(link, handler)
-                nursery.cancel_scope.cancel()
+            try:
+                link = await _accept(stream, address)
+            finally:
+                upgrading.free(address)
+            if link is not None:
+                await _handle(link, handler)
 
         await trio.serve_listeners(serve_one, self._listeners)
 
 
-async def _accept(stream: trio.SocketStream, address: str, nursery: trio.Nursery) -> WebSocketLink | None:
+async def _accept(stream: trio.SocketStream, address: str) -> WebSocketLink | None:
     """Make a websocket of a connection; None where its peer wants something else, or does not ask in time."""
-    connection = _Connection(stream, ConnectionType.SERVER)
-    with trio.move_on_after(UPGRADE_LIMIT) as opening:
-        nursery.start_soon(connection.read, opening)
-        try:
-            await connection.accept()
-        except Exception as error:  # noqa: BLE001 - fence: a request that wsproto or h11 can read but not answer
-            _log.debug("connection ended before it was a websocket", address=address, error=repr(error))
-    return WebSocketLink(connection, stream, address) if connection.is_open else None
+    came = None
+    with trio.move_on_after(UPGRADE_LIMIT):
+        came = await _open(stream, ConnectionType.SERVER, _Connection.accept, None)
+    return None if came is None else WebSocketLink(stream, address, came, is_client=False)
 
 
 async def _handle(link: WebSocketLink, handler: Callable[[Link], Awaitable[None]]) -> None:

@@ -3,7 +3,7 @@ import trio
 import trio.testing
 
 from autonomy_trio.errors import LinkBroken
-from autonomy_trio.fabric.links import FRAME_COST, MOST_JOINED, PATIENCE, PING, PONG, Outbox, receive_alive
+from autonomy_trio.fabric.links import FRAME_COST, MOST_JOINED, PATIENCE, PING, PONG, Outbox, attend
 from autonomy_trio.fabric.memory import open_memory_links
 
 pytestmark = pytest.mark.usefixtures("calm")
@@ -139,7 +139,7 @@ async def test_a_silent_neighbour_is_asked_and_then_given_up(autojump_clock: tri
     outbox = Outbox(1000)
     assert outbox.put(bytes(900))
     with pytest.raises(LinkBroken, match="was silent for 25 s"):
-        await receive_alive(here, outbox, ping_after=10, gone_after=25)
+        await attend(here, outbox, lambda _: 0.0, ping_after=10, gone_after=25)
     assert trio.current_time() == pytest.approx(25)
     assert outbox._take().startswith(PING)
 
@@ -156,10 +156,41 @@ async def test_a_neighbour_that_says_something_in_time_is_kept(
             await trio.sleep(pause)
             await there.send(b"here")
 
+        await there.aclose()
+
     nursery.start_soon(speak)
-    for _ in range(5):
-        assert await receive_alive(here, outbox, ping_after=10, gone_after=25) == b"here"
+    heard: list[bytes] = []
+
+    def take(message: bytes) -> float:
+        heard.append(message)
+        return 0.0
+
+    with pytest.raises(LinkBroken, match="closed"):
+        await attend(here, outbox, take, ping_after=10, gone_after=25)
+    assert heard == [b"here"] * 5
     assert trio.current_time() == pytest.approx(5 * pause)
+
+
+async def test_no_message_is_taken_while_none_is_wanted_and_that_is_no_silence(
+    nursery: trio.Nursery, autojump_clock: trio.testing.MockClock
+) -> None:
+    here, there = open_memory_links()
+    outbox, heard = Outbox(1000), list[float]()
+
+    async def speak() -> None:
+        for _ in range(3):
+            await there.send(b"here")
+        await trio.sleep_forever()
+
+    def take(message: bytes) -> float:
+        heard.append(trio.current_time())
+        return 30.0
+
+    nursery.start_soon(speak)
+    with pytest.raises(LinkBroken, match="was silent for 25 s"):
+        await attend(here, outbox, take, ping_after=10, gone_after=25)
+    assert heard == [0, 30, 60]
+    assert trio.current_time() == pytest.approx(90 + 25)
 
 
 async def test_a_link_in_memory_ends_for_both_when_one_closes() -> None:

@@ -13,15 +13,14 @@ import attrs
 import pytest
 import trio
 import trio.testing
-from wsproto.events import BytesMessage
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from autonomy_trio.errors import ConfigurationError, LinkBroken, RelayUnreachable
-from autonomy_trio.fabric import websocket
+from autonomy_trio.fabric import rfc6455, websocket
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.links import MOST_MESSAGE, Link
 from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.websocket import WebSocketLink, _Inbox, connect, listen
+from autonomy_trio.fabric.websocket import WebSocketLink, connect, listen
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver
 from tests.support.neighbours import NOW, Neighbour, eventually
@@ -350,23 +349,15 @@ async def test_connections_that_are_not_websockets_yet_are_bounded(
         await server.check_goes_on()
 
 
-async def test_small_fragments_are_put_together_and_take_little_more_memory_than_they_hold(
-    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_small_fragments_are_put_together(nursery: trio.Nursery) -> None:
     listener = await listen(ListenAddress("127.0.0.1", 0))
     received = trio.Event()
     content = bytes(range(256)) * 20
-    handle, parts = websocket._Connection._handle_message_event, list[int]()
-
-    async def watched(connection: websocket._Connection, event: BytesMessage) -> None:
-        await handle(connection, event)
-        parts.append(len(connection._message_parts))
 
     async def handler(link: Link) -> None:
         assert await link.receive() == content
         received.set()
 
-    monkeypatch.setattr(websocket._Connection, "_handle_message_event", watched)
     nursery.start_soon(listener.serve, handler)
     fragments = [frame(CONTINUATION, bytes([byte]), fin=False) for byte in content]
     with trio.fail_after(1):
@@ -376,7 +367,91 @@ async def test_small_fragments_are_put_together_and_take_little_more_memory_than
         await stream.send_all(frame(BINARY, fin=False) + b"".join(fragments) + frame(CONTINUATION))
         await received.wait()
     await trio.aclose_forcefully(stream)
-    assert max(parts) == websocket.MOST_PARTS
+
+
+async def test_what_comes_with_the_handshake_is_the_first_message(nursery: trio.Nursery, open_link: OpenLink) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        request = b""
+        while not request.endswith(b"\r\n\r\n"):
+            request += await stream.receive_some()
+        (key,) = re.findall(rb"sec-websocket-key: *(.*?)\r\n", request, re.IGNORECASE)
+        answered = SWITCH % generate_accept_token(key) + frame(BINARY, b"first", mask=False)
+        for byte in answered[:-1]:
+            await stream.send_all(bytes([byte]))
+        await stream.send_all(answered[-1:] + frame(BINARY, b"second", mask=False))
+        await trio.sleep_forever()
+
+    async with answering(answer) as url:
+        link = await open_link(url)
+        with trio.fail_after(1):
+            assert [await link.receive() for _ in range(2)] == [b"first", b"second"]
+
+
+async def test_a_ping_is_answered_while_messages_are_awaited(nursery: trio.Nursery, open_link: OpenLink) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await upgrade(stream)
+        await stream.send_all(frame(WEB_PING, b"there?", mask=False))
+        head_and_key = await stream.receive_some(6)
+        assert head_and_key[:2] == bytes([0x80 | rfc6455.PONG, 0x80 | 6])
+        assert rfc6455.mask(await stream.receive_some(), head_and_key[2:]) == b"there?"
+        await stream.send_all(frame(rfc6455.PONG, b"yes", mask=False) + frame(BINARY, b"well", mask=False))
+        await trio.sleep_forever()
+
+    async with answering(answer) as url:
+        link = await open_link(url)
+        with trio.fail_after(1):
+            assert await link.receive() == b"well"
+
+
+async def test_what_does_not_leave_at_once_is_sent_by_who_waits_and_nothing_gets_between(
+    nursery: trio.Nursery, open_link: OpenLink
+) -> None:
+    listener, go_on = await listen(ListenAddress("127.0.0.1", 0)), trio.Event()
+    received: list[bytes] = []
+
+    async def handler(link: Link) -> None:
+        await go_on.wait()
+        while True:
+            received.append(await link.receive())
+
+    nursery.start_soon(listener.serve, lambda link: ended_by_peer(handler(link)))
+    link = await open_link(listener.address.url)
+    sent: list[bytes] = []
+    while True:
+        message = len(sent).to_bytes(2, "big") * (MOST_MESSAGE // 2)
+        left = link.try_send(message)
+        if left == "none":
+            break
+        sent.append(message)
+        if left == "part":
+            assert link.try_send(b"more") == "none", "a message began within another"
+            break
+    nursery.start_soon(link.flush)
+    await trio.testing.wait_all_tasks_blocked()
+    assert link.try_send(b"more") == "none"
+    go_on.set()
+    await link.send(b"last")
+    await eventually(lambda: b"last" in received)
+    assert received == [*sent, b"last"]
+
+
+async def test_a_link_that_has_ended_sends_nothing_at_once(nursery: trio.Nursery, open_link: OpenLink) -> None:
+    async def answer(stream: trio.SocketStream) -> None:
+        await upgrade(stream)
+        await trio.sleep_forever()
+
+    async with answering(answer) as url:
+        link, other = await open_link(url), await open_link(url)
+        assert link.try_send(b"well") == "whole"
+        await trio.aclose_forcefully(link._stream)
+        # Whatever has the number of its socket now is none of its business.
+        inside = await trio.open_tcp_stream("127.0.0.1", int(url.rpartition(":")[2]))
+        assert link.try_send(b"late") == "none"
+        with pytest.raises(LinkBroken):
+            await link.flush()
+        assert link.try_send(b"late") == "none"
+        await trio.aclose_forcefully(inside)
+        assert other.try_send(b"well") == "whole"
 
 
 async def test_a_handler_that_fails_ends_its_connection_and_is_told_in_the_log(
@@ -665,49 +740,6 @@ async def test_a_name_of_which_no_address_answers_is_unreachable(nursery: trio.N
 @pytest.mark.parametrize("error", [OSError("no number"), ValueError("no error of the system")])
 def test_a_failure_without_words_of_the_system_is_told_all_the_same(error: Exception) -> None:
     assert websocket._reason(error) == "the connection failed"
-
-
-async def test_a_send_that_cannot_be_ends_the_link(nursery: trio.Nursery, server: Server, open_link: OpenLink) -> None:
-    link = await open_link(server.address.url)
-    with pytest.raises(ValueError, match="str or bytes"):
-        await link.send(memoryview(b"not bytes"))  # type: ignore[arg-type]
-    with pytest.raises(LinkBroken):
-        await link.send(b"")
-
-
-@pytest.mark.parametrize(("size", "most"), [(0, 1 + 1024), (1000, 62), (MOST_MESSAGE, 1)])
-async def test_what_is_read_and_not_taken_is_bounded_however_small_it_is(
-    nursery: trio.Nursery, size: int, most: int
-) -> None:
-    inbox = _Inbox()
-    sent = 0
-
-    async def send() -> None:
-        nonlocal sent
-        async with inbox:
-            for number in range(3000):
-                sent += 1
-                await inbox.send(bytes([number % 251]) * size)
-
-    nursery.start_soon(send)
-    await trio.testing.wait_all_tasks_blocked()
-    assert sent == most
-    received = [await inbox.receive() for _ in range(3000)]
-    assert received == [bytes([number % 251]) * size for number in range(3000)]
-    with pytest.raises(trio.EndOfChannel):
-        await inbox.receive()
-
-
-async def test_a_closed_inbox_gives_what_came_before_and_holds_nobody_up(nursery: trio.Nursery) -> None:
-    inbox = _Inbox()
-    nursery.start_soon(inbox.send, bytes(MOST_MESSAGE))
-    await trio.testing.wait_all_tasks_blocked()
-    await inbox.aclose()
-    with trio.fail_after(1):
-        await inbox.send(b"late")
-    assert await inbox.receive() == bytes(MOST_MESSAGE)
-    with pytest.raises(trio.EndOfChannel):
-        await inbox.receive()
 
 
 async def test_what_came_in_one_read_with_the_close_is_received(nursery: trio.Nursery, open_link: OpenLink) -> None:
