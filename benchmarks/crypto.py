@@ -151,7 +151,7 @@ def seal_and_open(pair: tuple[Session, Session], traffic: Traffic, repetitions: 
 
 def waiting(traffic: Traffic) -> deque[Entry]:
     """Return the messages that wait together."""
-    return deque(Tell("counter", "Add", bytes(traffic.size), 0) for _ in range(traffic.batch))
+    return deque(Tell("counter", "Add", bytes(traffic.size), 0, 0) for _ in range(traffic.batch))
 
 
 def envelopes(pair: tuple[Session, Session], traffic: Traffic, count: int) -> float:

@@ -182,15 +182,21 @@ class Cell:
         finally:
             waiter.waits.remove(self)
 
-    def put_in_lobby(self, delivery: Asked) -> "Callable[[], None]":
-        """Let an ask that found no room wait where its asker does, and return what withdraws it."""
+    def put_in_lobby(self, delivery: Delivery, told: "Callable[[], None] | None" = None) -> "Callable[[], None]":
+        """Let a message that found no room wait for it, and return what withdraws it.
+
+        Args:
+            delivery: the message; nobody's task waits with it for room.
+            told: called once when it waits no more, in the mailbox or withdrawn.
+        """
         crew = self.crew
         assert crew is not None  # noqa: S101 - it is full
-        crew.set_aside().lobby[delivery] = None
+        crew.set_aside().lobby[delivery] = told
 
         def withdraw() -> None:
             crew.leave_lobby(delivery)
-            delivery.cancel()
+            if isinstance(delivery, Asked):
+                delivery.cancel()
 
         return withdraw
 

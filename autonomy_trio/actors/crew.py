@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from autonomy_trio.actors.streams import Turn
 
 
+Waiting = trio.lowlevel.Task | Callable[[], None] | None
+"""Who is told that a message has found room: the task that waits with it, or what is called."""
+
+
 @attrs.define(eq=False, repr=False, weakref_slot=False)
 class Aside:
     """What does not wait in the channel."""
@@ -32,9 +36,7 @@ class Aside:
     """Messages that come back from the stash, and those for one of several workers that wait."""
     turns: deque["Turn"] = attrs.field(factory=deque["Turn"])
     """Streams that wait for a turn: they alternate with messages."""
-    lobby: OrderedDict[Delivery, trio.lowlevel.Task | None] = attrs.field(
-        factory=OrderedDict[Delivery, trio.lowlevel.Task | None]
-    )
+    lobby: OrderedDict[Delivery, "Waiting"] = attrs.field(factory=OrderedDict[Delivery, "Waiting"])
     """Messages that found no room, oldest first, and who is to be told when they have it: no one who waits for the
     answer anyway. While there are any, the channel is full."""
     _turn_next: bool = False
@@ -131,7 +133,9 @@ class Crew:
     def leave_lobby(self, delivery: Delivery) -> None:
         """Take back a delivery that may still wait for room."""
         if self.aside is not None:
-            self.aside.lobby.pop(delivery, None)
+            told = self.aside.lobby.pop(delivery, None)
+            if told is not None and not isinstance(told, trio.lowlevel.Task):
+                told()
 
     def release_own(self) -> None:
         """Let no worker wait for room in its own mailbox, which nobody makes now; its messages keep their places."""
@@ -139,16 +143,18 @@ class Crew:
             return
         own = {worker.task for worker in self.workers if worker.waits}
         for delivery, task in list(self.aside.lobby.items()):
-            if task in own:
+            if isinstance(task, trio.lowlevel.Task) and task in own:
                 self.aside.lobby[delivery] = None
                 trio.lowlevel.reschedule(task)
 
     def let_in(self) -> Delivery:
         """Take the message that has waited longest for room, and tell its sender that it need not wait."""
         assert self.aside is not None  # noqa: S101 - the lobby is a part of it
-        delivery, task = self.aside.lobby.popitem(last=False)
-        if task is not None:
-            trio.lowlevel.reschedule(task)
+        delivery, told = self.aside.lobby.popitem(last=False)
+        if isinstance(told, trio.lowlevel.Task):
+            trio.lowlevel.reschedule(told)
+        elif told is not None:
+            told()
         return delivery
 
     def set_aside(self) -> Aside:

@@ -43,8 +43,9 @@ class AgentRef(Addressed, ABC, Generic[A_co]):
         """Put a message into the agent's mailbox, and wait while that is full.
 
         In this process it is lossless while both ends live; what nobody takes is a dead letter. To another node it is
-        sent at most once, in order; whether it was denied or lost is not told, but counted. At least each 64th call is
-        a checkpoint, as is one that waits; others are not.
+        sent at most once, in order; whether it was denied or lost is not told, but counted. It waits here while as much
+        as may be is under way to a mailbox that is full there. At least each 64th call is a checkpoint, as is one that
+        waits; others are not.
 
         With `durable` the agent's node need not be there: it returns when a relay has the message on its disk, sealed
         so that no relay can read it. The node handles it within a week, at least once; twice only if it dies after the
@@ -67,7 +68,7 @@ class AgentRef(Addressed, ABC, Generic[A_co]):
         """Do what `tell` does without waiting.
 
         Raises:
-            MailboxFull: the mailbox, or the queue to its node, is full.
+            MailboxFull: the mailbox, with the way to it, or the queue to its node, is full.
             MessageError, NotDelivered: as `tell`.
         """
 

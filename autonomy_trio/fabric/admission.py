@@ -30,7 +30,7 @@ from autonomy_trio.errors import (
     Overloaded,
 )
 from autonomy_trio.fabric.audit import AuditLog
-from autonomy_trio.fabric.peer import Peer
+from autonomy_trio.fabric.peer import Full, Peer
 from autonomy_trio.fabric.proofs import Passage, Proof, Proofs
 from autonomy_trio.fabric.voices import Voice, Voices
 from autonomy_trio.logs import get_log, printable
@@ -272,9 +272,14 @@ class Admission:
         self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, proof.sender.id, reason))
         return None
 
+    def overflow(self, peer: Peer, entry: Message) -> Overloaded:
+        """Count a message that may pass, and came in spite of what its sender was granted."""
+        self.bury(entry, peer.name, "overloaded", "more than was granted")
+        return Overloaded(f"the mailbox of {entry.recipient} is full, and more was sent than may wait for it")
+
     def admit(
         self, peer: Peer, entry: Message, agent: Agent | None, reply: Reply | None, *, late: bool
-    ) -> Asked | DeliveryError | None:
+    ) -> Asked | Full | DeliveryError | None:
         """Judge one message, and queue it if it may pass.
 
         Args:
@@ -285,8 +290,8 @@ class Admission:
             late: whether a later message of that node came before it.
 
         Returns:
-            the delivery of what waits for its handler now and is answered; what an asker is told if the message may
-            not pass; None for a message that asks for nothing.
+            the delivery of what waits for its handler now and is answered; what is to wait for room in the mailbox;
+            what an asker is told if the message may not pass; None for a message that asks for nothing.
         """
         try:
             proof = self.proofs.of(peer, self.generation, agent)
@@ -299,7 +304,7 @@ class Admission:
             self.bury(entry, proof.sender.id, refused.reason, refused.why)
             return refused.error
 
-    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, *, late: bool) -> Asked | None:
+    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, *, late: bool) -> Asked | Full | None:
         if late:
             raise Refusal("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
@@ -364,7 +369,7 @@ class Admission:
 
     def _deliver(
         self, entry: Message, cell: Cell | PoolCell, message: object, proof: Proof, reply: Reply | None
-    ) -> Asked | None:
+    ) -> Asked | Full | None:
         handler = cell.spec.handler_of(type(message))
         assert handler is not None  # noqa: S101 - the agent's table names it
         if (handler.kind == "stream") is not isinstance(entry, Open):
@@ -376,8 +381,10 @@ class Admission:
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
             deadline = trio.current_time() + remaining
             asked = Asked(message, handler, proof.sender, reply, deadline, limited=True)
+        chosen, delivery = cell.chosen(), Delivery(message, handler, proof.sender) if asked is None else asked
         try:
-            cell.accept_nowait(Delivery(message, handler, proof.sender) if asked is None else asked)
+            if not chosen.offer(delivery):
+                return Full(chosen, delivery)
         except Overloaded as error:
             raise Refusal("overloaded", error) from None
         except NotDelivered as error:

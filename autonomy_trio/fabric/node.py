@@ -68,6 +68,10 @@ class NodeStatistics:
     """Other nodes that something is under way with."""
     lost: int
     """Messages to other nodes that could not be sent, and what nodes asked that take no answers."""
+    missing: int
+    """Messages of other nodes that were lost on the way, as far as those after them show."""
+    waiting: int
+    """Bytes of messages of other nodes that wait for room in mailboxes here; at most 128 MiB."""
     dropped: int
     """Packets that no relay took."""
     relays: int
@@ -348,6 +352,8 @@ class Node:
             decoded=self._admission.decoded,
             peers=len(self._peers),
             lost=self._peers.lost + self._peers.reception.lost,
+            missing=self._peers.reception.missing,
+            waiting=self._peers.reception.held_bytes,
             dropped=self._peers.dropped,
             relays=self._attachments.count_attached(),
         )

@@ -1,19 +1,23 @@
 """One other node as the fabric sees it: what waits to leave for it, and the asks open between us."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Sequence
+from math import ceil, inf
 from typing import Any, Final, Protocol, final
 
 import attrs
 import trio
+from msgspec.structs import replace
 
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.dead_letters import Reason
-from autonomy_trio.actors.delivery import Asked, PendingReply
+from autonomy_trio.actors.delivery import Asked, Delivery, PendingReply
 from autonomy_trio.actors.delivery import Reply as Answered
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.errors import DeliveryError, Denied, MessageError, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
+from autonomy_trio.fabric.flows import Inflows, Outflows
 from autonomy_trio.fabric.outcomes import Expected, error_entry, read_error, read_value, reply_entry
 from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, Feeding, Reading
 from autonomy_trio.fabric.voices import Pace
@@ -21,7 +25,8 @@ from autonomy_trio.fabric.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
-from autonomy_trio.wire.constants import AWAITED
+from autonomy_trio.wire.constants import AWAITED, LARGEST_NUMBER
+from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.entries import (
     Answer,
     Ask,
@@ -43,6 +48,9 @@ from autonomy_trio.wire.entries import (
     next_batch,
 )
 from autonomy_trio.wire.introductions import Agent
+
+MILLISECONDS: Final = 1000
+"""In a second."""
 
 MOST_WAITING: Final = 1024
 """Messages that wait to leave for one node; the next sender waits."""
@@ -68,7 +76,7 @@ class Carrier(Protocol):
         ...
 
 
-MOST_SERVED: Final = 1024
+MOST_SERVED: Final = 8192
 """Unanswered asks from one node."""
 
 MOST_UNSENT: Final = 8 * MOST_WAITING
@@ -93,8 +101,12 @@ class Judge(Protocol):
 
     def admit(
         self, peer: "Peer", entry: Message, agent: Agent | None, reply: Answered | None, *, late: bool
-    ) -> Asked | DeliveryError | None:
+    ) -> "Asked | Full | DeliveryError | None":
         """Judge one message: the delivery of one that waits for its handler, why it may not pass, or None."""
+        ...
+
+    def overflow(self, peer: "Peer", entry: Message) -> Overloaded:
+        """Count a message that may pass, and came in spite of what its sender was granted."""
         ...
 
     def may_watch(self, peer: "Peer", entry: Watch, agent: Agent | None) -> Cell | PoolCell | None:
@@ -118,6 +130,15 @@ class Judge(Protocol):
         ...
 
 
+@final
+@attrs.frozen
+class Full:
+    """A message may pass, and finds no room in the mailbox."""
+
+    cell: Cell
+    delivery: Delivery
+
+
 @attrs.define(eq=False)
 class OpenAsk:
     """An ask of ours that has no answer yet."""
@@ -125,6 +146,8 @@ class OpenAsk:
     entry: Ask
     reply: PendingReply
     expected: Expected
+    deadline: float
+    """Until when it is waited for, on trio's clock."""
     sent_at: float | None = None
     """On trio's clock; None while it waits to leave."""
 
@@ -150,7 +173,8 @@ class Answering:
     _peer: "Peer"
     _ended: Callable[[], None]
     """Called once it is answered."""
-    delivery: Asked | None = None
+    withdraw: Callable[[], None] | None = None
+    """Takes its message back."""
 
     def answer(self, value: object) -> None:
         """Send the reply; an ask whose asker has gone, or was told already, is not open any more."""
@@ -173,8 +197,8 @@ class Answering:
     def cancel(self) -> None:
         """Withdraw it: its asker has gone."""
         self._peer.served.pop(self.request, None)
-        if self.delivery is not None:
-            self.delivery.cancel()
+        if self.withdraw is not None:
+            self.withdraw()
 
 
 @final
@@ -183,6 +207,8 @@ class Peer:
     """Another node, for as long as something is under way with it."""
 
     identifier: bytes
+    _begin_flow: Callable[[], int] = attrs.field(repr=False, factory=lambda: itertools.count(1).__next__)
+    """Returns the number of a flow that begins."""
     bundle: Bundle | None = None
     """What the other node has proven; None until a session stands."""
     waiting: deque[Entry] = attrs.field(factory=deque[Entry])
@@ -206,6 +232,16 @@ class Peer:
     carrier: Carrier | None = None
     """What the last packet left by."""
     ended: bool = False
+    asks_for_credit: bool = False
+    """Whether a task asks the node again and again how far it is."""
+    outflows: Outflows = attrs.field(
+        init=False,
+        repr=False,
+        default=attrs.Factory(lambda self: Outflows(self._begin_flow, self.has_room, self.wake), takes_self=True),
+    )
+    """What is sent to its agents."""
+    inflows: Inflows = attrs.field(factory=Inflows, repr=False)
+    """What it sends to agents here."""
     _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _others: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
@@ -217,7 +253,13 @@ class Peer:
     @property
     def is_owed(self) -> bool:
         """Whether anything is open, here or there, so that its loss must be noticed."""
-        return bool(self.asked or self.served or self.reading or self.feeding or self.watching or self.watched)
+        open_here = self.asked or self.reading or self.watching or self.outflows.is_awaited
+        return bool(open_here or self.served or self.feeding or self.watched)
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether nothing waits to leave."""
+        return not (self.waiting or self.outflows.has_words or self.inflows.has_words)
 
     def note_sent(self, entry: Entry, now: float) -> None:
         """Note that what somebody waits for the answer to has left."""
@@ -271,6 +313,12 @@ class Peer:
         elif asked is not None:
             asked.fail(error)
 
+    def drop(self, entry: Message | Watch, error: Exception) -> None:
+        """Tell who waits for the answer to a message that was taken from the queue that it will not leave."""
+        if not isinstance(entry, Watch):
+            self.outflows.release(entry.recipient, message_cost(entry))
+        self.fail(entry, error)
+
     def take_back(self, entry: Ask | Open | Watch) -> None:
         """Take back what nobody wants any more: out of the queue, or with a word after it."""
         request = entry.request
@@ -286,9 +334,7 @@ class Peer:
 
     def drop_served(self) -> None:
         """Cancel what a process asked that has gone; its successor uses its numbers again, so no answer may stay."""
-        for entry in self.take_all():
-            if not isinstance(entry, Answer):
-                self.post(entry)
+        self.take_out(lambda entry: isinstance(entry, Answer))
         for request in (*self.served, *self.feeding, *self.watched):
             self.cancel(request)
 
@@ -333,11 +379,35 @@ class Peer:
         if self._sender:
             self._sender.unpark_all()
 
-    def take_batch(self) -> list[Entry]:
-        """Take what leaves in one envelope."""
+    def leave(self, entry: Entry, now: float) -> Entry:
+        """Return an entry as it leaves: a message with its number, an ask with the time that remains for it."""
+        match entry:
+            case Tell():
+                number = self.outflows.number(entry)
+                return Tell(entry.recipient, entry.name, entry.payload, entry.sender, number)
+            case Ask():
+                asked, remaining = self.asked.get(entry.request), entry.remaining
+                if asked is not None and asked.deadline != inf:
+                    remaining = min(ceil(max(0.0, asked.deadline - now) * MILLISECONDS), LARGEST_NUMBER)
+                return replace(entry, number=self.outflows.number(entry), remaining=remaining)
+            case Open():
+                return replace(entry, number=self.outflows.number(entry))
+            case _:
+                return entry
+
+    def take_batch(self, window: int) -> list[Entry]:
+        """Take what leaves in one envelope, words about credit first.
+
+        Args:
+            window: what is granted to whom it is due.
+        """
+        words: list[Entry] = [*self.inflows.words(window), *self.outflows.words()]
+        for word in words:
+            self.waiting.appendleft(word)
+            self.waiting_bytes += entry_size(word)
         batch = next_batch(self.waiting)
         self.waiting_bytes = self.waiting_bytes - sum(map(entry_size, batch)) if self.waiting else 0
-        self._others.unpark_all()
+        self._note_left()
         return batch
 
     def put_back(self, batch: list[Entry]) -> None:
@@ -345,24 +415,33 @@ class Peer:
         self.waiting.extendleft(reversed(batch))
         self.waiting_bytes += sum(map(entry_size, batch))
 
-    def withdraw(self, entry: Entry) -> None:
+    def withdraw(self, entry: Ask | Open | Watch) -> None:
         """Take back an entry that still waits."""
         if entry in self.waiting:
             self.waiting.remove(entry)
             self.waiting_bytes -= entry_size(entry)
-            self._others.unpark_all()
+            if not isinstance(entry, Watch):
+                self.outflows.release(entry.recipient, message_cost(entry))
+            self._note_left()
 
-    def take_all(self) -> list[Entry]:
-        """Empty the queue."""
+    def take_out(self, unwanted: Callable[[Entry], bool]) -> list[Entry]:
+        """Take from the queue what shall not leave; the others keep their places."""
         entries = list(self.waiting)
-        self.waiting.clear()
-        self.waiting_bytes = 0
+        taken = [entry for entry in entries if unwanted(entry)]
+        self.waiting = deque(entry for entry in entries if not unwanted(entry))
+        self.waiting_bytes = sum(map(entry_size, self.waiting))
+        self._note_left()
+        return taken
+
+    def _note_left(self) -> None:
+        """Let those go on that wait for room in the queue."""
         self._others.unpark_all()
-        return entries
+        self.outflows.let_go()
 
     def end(self) -> None:
         """Let the tasks that wait on this peer see that it has ended."""
         self.ended = True
+        self.outflows.end()
         self.wake()
         self._others.unpark_all()
 
@@ -377,8 +456,3 @@ class Peer:
     async def wait_changed(self) -> None:
         """Return when something has left the queue."""
         await self._others.park()
-
-    async def wait_room(self) -> None:
-        """Return when one more message may wait."""
-        while not self.has_room():
-            await self._others.park()

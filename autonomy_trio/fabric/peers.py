@@ -21,6 +21,7 @@ import trio
 from autonomy_trio.actors.delivery import PendingReply
 from autonomy_trio.actors.local import SENDS_PER_CHECKPOINT
 from autonomy_trio.errors import Denied, MailboxFull, NotDelivered, OutcomeUnknown
+from autonomy_trio.fabric.flows import Inflows, window_for
 from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_WAITING, Carrier, Judge, OpenAsk, Path, Peer
 from autonomy_trio.fabric.reception import Reception
@@ -30,12 +31,15 @@ from autonomy_trio.fabric.watches import Watching
 from autonomy_trio.logs import get_log
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
-from autonomy_trio.trust.records import format_identifier
+from autonomy_trio.wire.constants import MESSAGE_BYTES, MESSAGE_OVERHEAD
+from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import (
+    Accepted,
     Answer,
     Ask,
     Awaited,
+    Blocked,
     Cancel,
     Credit,
     Down,
@@ -66,6 +70,9 @@ RELAY_LIMIT: Final = 5.0
 JUST_SENT: Final = 2.0
 """Seconds for which a relay's refusal is taken to be about an ask."""
 
+ASK_EVERY: Final = 1.0
+"""Seconds between two questions of a sender that waits for credit."""
+
 _log = get_log()
 
 
@@ -95,6 +102,7 @@ class Peers:
         init=False, default=attrs.Factory(lambda self: Reception(self.judge, self._expect), takes_self=True)
     )
     _peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
+    _begin_flow: Callable[[], int] = attrs.field(factory=lambda: itertools.count(1).__next__)
     _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
     _told: int = 0
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
@@ -105,38 +113,44 @@ class Peers:
         return len(self._peers)
 
     async def tell(self, node: bytes, entry: Tell) -> None:
-        """Queue a message for another node, waiting for room."""
+        """Queue a message for another node, waiting for room there and in the queue to it."""
         size = check_size(entry)
         self._told += 1
         if not self._told % SENDS_PER_CHECKPOINT:
             # After each one, the sending task would run in between, and each would leave in an envelope of its own.
             await trio.lowlevel.checkpoint()
         peer = self._peer(node)
-        if not peer.has_room():
-            peer = await self._with_room(node)
-        peer.post(entry, size)
+        if peer.outflows.try_reserve(entry.recipient, size + MESSAGE_OVERHEAD):
+            peer.post(entry, size)
+        else:
+            await self._queue(node, entry, lambda peer: peer.post(entry, size))
 
     def tell_nowait(self, node: bytes, entry: Tell) -> None:
         """Queue a message for another node.
 
         Raises:
-            MailboxFull: the queue to it is full.
+            MailboxFull: the queue to it is full, or as much as may be is under way to the agent.
         """
         size, peer = check_size(entry), self._peer(node)
         if not peer.has_room():
-            msg = f"the queue to {format_identifier(node)} is full ({MOST_WAITING} messages)"
+            msg = f"the queue to {peer.name} is full ({MOST_WAITING} messages)"
+            raise MailboxFull(msg)
+        if not peer.outflows.try_reserve(entry.recipient, size + MESSAGE_OVERHEAD):
+            msg = f"the mailbox of {peer.name}/{entry.recipient} is full, and so is the way to it"
             raise MailboxFull(msg)
         peer.post(entry, size)
 
-    def has_room(self, node: bytes) -> bool:
-        """Tell whether one more message for another node may be queued at once."""
-        return self._peer(node).has_room()
+    def has_room(self, node: bytes, recipient: str) -> bool:
+        """Tell whether one more message for an agent of another node may be queued at once, however large."""
+        return self._peer(node).outflows.has_room(recipient, MESSAGE_BYTES + MESSAGE_OVERHEAD)
 
     def new_request(self) -> int:
         """Return a number for an ask, a stream or a watch, never used twice."""
         return next(self._requests)
 
-    async def ask(self, node: bytes, entry: Ask, expected: Expected, reply: PendingReply) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    async def ask(
+        self, node: bytes, entry: Ask, expected: Expected, reply: PendingReply, deadline: float = math.inf
+    ) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Send a request to another node and wait for its reply.
 
         Args:
@@ -144,13 +158,19 @@ class Peers:
             entry: the request, of a new number.
             expected: what may come back.
             reply: what is waited for.
+            deadline: until when, on trio's clock: what remains of it when the request leaves goes with it.
         """
-        size = check_size(entry)
+        size, opened = check_size(entry), OpenAsk(entry, reply, expected, deadline)
+
+        def post(peer: Peer) -> None:
+            peer.asked[entry.request] = opened
+            peer.post(entry, size)
+
         peer = self._peer(node)
-        if not peer.has_room():
-            peer = await self._with_room(node)
-        peer.asked[entry.request] = OpenAsk(entry, reply, expected)
-        peer.post(entry, size)
+        if peer.outflows.try_reserve(entry.recipient, size + MESSAGE_OVERHEAD):
+            post(peer)
+        else:
+            peer = await self._queue(node, entry, post)
         return await reply.wait(lambda: self._take_back(peer, entry))
 
     def show(self, presentations: Sequence[bytes]) -> None:
@@ -171,12 +191,17 @@ class Peers:
         """
         entry = opening(next(self._requests))
         check_size(entry)
-        peer = await self._with_room(node)
-        reading = Reading(entry, expected, peer, self.read_ref, lambda: self._take_back(peer, entry))
-        peer.reading[entry.request] = reading
-        peer.post(entry)
+        opened: list[Reading] = []
+
+        def post(peer: Peer) -> None:
+            reading = Reading(entry, expected, peer, self.read_ref, partial(self._take_back, peer, entry))
+            peer.reading[entry.request] = reading
+            opened.append(reading)
+            peer.post(entry)
+
+        peer = await self._queue(node, entry, post)
         try:
-            yield reading
+            yield opened[0]
         finally:
             self._take_back(peer, entry)
 
@@ -287,19 +312,43 @@ class Peers:
         if peer is None:
             if self.is_closed:
                 raise NotDelivered("the node is stopping: nothing was sent")
-            peer = self._peers[node] = Peer(node)
+            peer = self._peers[node] = Peer(node, self._begin_flow)
             self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
         return peer
 
-    async def _with_room(self, node: bytes) -> Peer:
-        while not (peer := self._peer(node)).has_room():
-            await peer.wait_room()
-        return peer
+    async def _queue(self, node: bytes, entry: Message, post: Callable[[Peer], None]) -> Peer:
+        """Queue a message for another node, waiting for room in its mailbox there and in the queue to its node.
+
+        Args:
+            node: the other node.
+            entry: the message.
+            post: queues it, as soon as there is room.
+        """
+        cost = message_cost(entry)
+        while True:
+            peer = self._peer(node)
+            if peer.outflows.try_reserve(entry.recipient, cost):
+                post(peer)
+                return peer
+            if not peer.asks_for_credit:
+                peer.asks_for_credit = True
+                self.nursery.start_soon(self._ask_for_credit, peer, name=f"asks {peer.name} for credit")
+            if await peer.outflows.wait(entry.recipient, cost, partial(post, peer)):
+                return peer
+
+    async def _ask_for_credit(self, peer: Peer) -> None:
+        """Ask a node again and again how far it is, while somebody waits for that."""
+        while peer.outflows.is_awaited and not peer.ended:
+            self._expect(peer)
+            await trio.sleep(ASK_EVERY)
+            peer.outflows.ask_again()
+        peer.asks_for_credit = False
+        self._expect(peer)
 
     async def _send_to(self, peer: Peer) -> None:
         """Be the task that sends to one node: all that waits when it wakes leaves in one envelope."""
         while not peer.ended:
-            if not peer.waiting:
+            if peer.is_quiet:
                 await peer.wait_woken()
             elif not self._is_attached():
                 await self._wait_attached(peer)
@@ -339,9 +388,9 @@ class Peers:
 
     def _send_batch(self, peer: Peer) -> bool:
         """Send one envelope; False where what waits must go on waiting, since its agents cannot be introduced yet."""
-        if peer.ended or not peer.waiting or not self._is_ready(peer):
+        if peer.ended or peer.is_quiet or not self._is_ready(peer):
             return True
-        taken = peer.take_batch()
+        taken = peer.take_batch(window_for(self.reception.held_bytes))
         batch, speakers, left = self._spoken(peer, taken)
         if left:
             peer.put_back(left)
@@ -350,16 +399,16 @@ class Peers:
         return not left
 
     def _send_envelope(self, peer: Peer, batch: list[Entry], speakers: Mapping[int, Speaker]) -> None:
-        try:
-            self.endpoint.send(peer.identifier, batch, self.now(), trio.current_time(), speakers)
-        except NotDelivered:
+        now, ticks = self.now(), trio.current_time()
+        if self.endpoint.is_ready(peer.identifier, now, ticks):
+            self.endpoint.send(peer.identifier, [peer.leave(entry, ticks) for entry in batch], now, ticks, speakers)
+            for entry in batch:
+                peer.note_sent(entry, ticks)
+            self._expect(peer)
+        else:
             # The session is too old to be sent on: the batch waits for the next one.
             peer.put_back(batch)
-            self.endpoint.connect(peer.identifier, self.now(), trio.current_time())
-        else:
-            for entry in batch:
-                peer.note_sent(entry, trio.current_time())
-            self._expect(peer)
+            self.endpoint.connect(peer.identifier, now, ticks)
         self._carry_out()
 
     def _spoken(self, peer: Peer, batch: list[Entry]) -> tuple[list[Entry], Mapping[int, Speaker], list[Entry]]:
@@ -371,13 +420,13 @@ class Peers:
                 try:
                     speaker = self.voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
                 except NotDelivered as error:
-                    peer.fail(entry, error)
+                    peer.drop(entry, error)
                     continue
                 if speaker is not None and not peer.pace.may_speak(speaker, trio.current_time()):
                     return kept, speakers, batch[position:]
                 refusal = self.judge.may_send(peer, entry)
                 if refusal is not None:
-                    peer.fail(entry, refusal)
+                    peer.drop(entry, refusal)
                     continue
                 if speaker is not None:
                     speakers[len(kept)] = speaker
@@ -389,6 +438,8 @@ class Peers:
         self._expect(peer)
 
     def _expect(self, peer: Peer) -> None:
+        if self._peers.get(peer.identifier) not in (peer, None):
+            return  # it was forgotten, and met again since
         self.endpoint.expect(peer.identifier, peer.is_owed, trio.current_time())
         self._look_at_timer()
 
@@ -440,6 +491,8 @@ class Peers:
         if event.restarted:
             self._fail_sent(peer, f"{peer.name} was restarted")
             peer.drop_served()
+            peer.outflows.forget()
+            peer.inflows = Inflows()
             peer.pace.forget()
             self._expect(peer)
         peer.bundle = event.bundle
@@ -453,10 +506,12 @@ class Peers:
             return  # nothing is taken from whom the endpoint has not presented
         for entry in event.entries:
             match entry:
-                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited():
+                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited() | Blocked():
                     self.reception.take(peer, entry, event.senders, late=event.late)
                 case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
                     peer.take_answer(entry, self.read_ref)
+                case Accepted():
+                    peer.outflows.accept(entry)
                 case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
                     self.judge.show(peer, entry.presentations)
                 case _:
@@ -484,9 +539,7 @@ class Peers:
     def _drop_waiting(self, peer: Peer, reason: str) -> None:
         """Empty the queue to a node, of which nothing was sent; answers stay until it is gone, for somebody waits."""
         tells = 0
-        for entry in peer.take_all():
-            if isinstance(entry, Answer) and not peer.ended:
-                peer.post(entry)
+        for entry in peer.take_out(lambda entry: peer.ended or not isinstance(entry, Answer)):
             if isinstance(entry, Watch):
                 if peer.ended or entry.request not in peer.watching or peer.watching[entry.request].sent_at is None:
                     peer.fail(entry, NotDelivered(reason))  # else it was there once, and is repeated
@@ -494,7 +547,7 @@ class Peers:
                 request = None if isinstance(entry, Tell) else entry.request
                 waiting = peer.asked.get(request) or peer.reading.get(request) if request is not None else None
                 where = f"{peer.name}/{entry.recipient}" if waiting is None else waiting.expected.address
-                peer.fail(entry, NotDelivered(f"{entry.name} was not delivered to {where}: {reason}"))
+                peer.drop(entry, NotDelivered(f"{entry.name} was not delivered to {where}: {reason}"))
             tells += isinstance(entry, Tell)
         if tells:
             self.lost += tells

@@ -9,12 +9,26 @@ import trio
 
 from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.watches import Outsider
-from autonomy_trio.errors import NotDelivered, OutcomeUnknown, Overloaded
+from autonomy_trio.errors import DeliveryError, NotDelivered, OutcomeUnknown, Overloaded
+from autonomy_trio.fabric.flows import MOST_HELD
 from autonomy_trio.fabric.outcomes import error_entry
-from autonomy_trio.fabric.peer import Answering, Judge, Peer
+from autonomy_trio.fabric.peer import Answering, Full, Judge, Peer
 from autonomy_trio.fabric.streams import Feeding
 from autonomy_trio.fabric.watches import MOST_WATCHES, Watched
-from autonomy_trio.wire.entries import Asking, Awaited, Cancel, Credit, Message, Open, Tell, Unwatch, Watch
+from autonomy_trio.wire.credit import Granting, message_cost
+from autonomy_trio.wire.entries import (
+    Ask,
+    Asking,
+    Awaited,
+    Blocked,
+    Cancel,
+    Credit,
+    Message,
+    Open,
+    Tell,
+    Unwatch,
+    Watch,
+)
 from autonomy_trio.wire.introductions import Agent
 
 _NOBODY: Final = "the agent that sent it is not known here, or its node may not speak for it any more"
@@ -28,6 +42,10 @@ class Reception:
     _judge: Judge
     _changed: Callable[[Peer], None]
     """Told when something of a node's has ended later on."""
+    held_bytes: int = 0
+    """Bytes of messages from all nodes that wait for room in a mailbox."""
+    missing: int = 0
+    """Messages that were lost on the way, as far as those after them show."""
     lost: int = 0
     """What was not looked at, since its node takes no answers."""
 
@@ -40,45 +58,91 @@ class Reception:
             senders: the node's agents that speak, by index.
             late: whether something that the node said later came before it.
         """
-        agent = None
-        if isinstance(entry, Message | Watch) and entry.sender:
-            agent = senders.get(entry.sender)
-            if agent is None:
-                self._refuse_nobody(peer, entry)
-                return
         match entry:
-            case Tell():
-                self._judge.admit(peer, entry, agent, None, late=late)
+            case Tell() | Ask() | Open():
+                self._take_message(peer, entry, senders, late=late)
             case Cancel() | Unwatch():
                 peer.cancel(entry.request)
             case _ if peer.is_glutted:
                 self.lost += 1  # it asks and takes no answers: one more would have no room
             case Watch():
-                self._take_watch(peer, entry, agent, late=late)
+                agent = senders.get(entry.sender) if entry.sender else None
+                if agent is not None or not entry.sender:  # else it comes again
+                    self._take_watch(peer, entry, agent, late=late)
             case Credit():
                 self._take_credit(peer, entry)
             case Awaited():
                 self._take_awaited(peer, entry, late=late)
-            case _:
-                self._take_request(peer, entry, agent, late=late)
+            case Blocked():
+                peer.inflows.asked(entry)
+                peer.wake()
 
-    def _refuse_nobody(self, peer: Peer, entry: Message | Watch) -> None:
-        """Refuse what an agent says that is not known here; its node is told so, and introduces it when it next speaks.
+    def _take_message(self, peer: Peer, entry: Message, senders: Mapping[int, Agent], *, late: bool) -> None:
+        """Judge a message; one that may pass and finds no room waits for it, as far as its sender was granted."""
+        flow = peer.inflows.arrive(entry, late=late)
+        self.missing += peer.inflows.take_missing()
+        agent = senders.get(entry.sender) if entry.sender else None
+        reply: Feeding | Answering | None = None
+        verdict: Asked | Full | Callable[[], None] | DeliveryError | None = None
+        if entry.sender and agent is None:
+            self._refuse_nobody(peer, entry)
+        elif isinstance(entry, Tell):
+            verdict = self._judge.admit(peer, entry, agent, None, late=flow is None)
+        else:
+            # Of what asks, a cancel that was sent after it may have come before it, so no late envelope is taken.
+            reply, verdict = self._take_request(peer, entry, agent, late=late or flow is None)
+        if isinstance(verdict, Full):
+            verdict = self._hold(peer, flow, entry, verdict)
+        elif flow is not None:
+            peer.inflows.dispose(flow, entry, message_cost(entry))
+        if peer.inflows.has_words:
+            peer.wake()
+        if reply is not None:
+            self._begin(reply, verdict)
 
-        A watch comes again by itself.
-        """
-        if isinstance(entry, Watch):
-            return
+    @staticmethod
+    def _begin(reply: Feeding | Answering, verdict: Asked | Callable[[], None] | DeliveryError | None) -> None:
+        if isinstance(verdict, Asked):
+            reply.withdraw = verdict.cancel
+        elif isinstance(verdict, DeliveryError):
+            reply.fail(verdict)
+        else:
+            reply.withdraw = verdict
+
+    def _hold(self, peer: Peer, flow: Granting | None, entry: Message, full: Full) -> Callable[[], None] | Overloaded:
+        """Let a message wait for room in its mailbox; returns what takes it back, or why it may not."""
+        inflows, cost = peer.inflows, message_cost(entry)
+        if flow is None or not inflows.may_hold(flow, cost) or self.held_bytes + cost > MOST_HELD:
+            if flow is not None:
+                inflows.dispose(flow, entry, cost)
+            return self._judge.overflow(peer, entry)
+        inflows.hold(flow, entry.number, cost)
+        self.held_bytes += cost
+
+        def let_go() -> None:
+            inflows.let_go(flow, entry, cost)
+            self.held_bytes -= cost
+            if inflows.has_words:
+                peer.wake()
+
+        return full.cell.put_in_lobby(full.delivery, let_go)
+
+    def _refuse_nobody(self, peer: Peer, entry: Message) -> None:
+        """Refuse what an agent says that is not known here; its node is told, and introduces it when it next speaks."""
         self._judge.bury(entry, peer.name, "lost", _NOBODY)
         if not isinstance(entry, Tell):
             peer.post(error_entry(entry.request, NotDelivered(f"{_NOBODY}: nothing was run")))
 
-    def _take_request(self, peer: Peer, entry: Message, agent: Agent | None, *, late: bool) -> None:
-        assert not isinstance(entry, Tell)  # noqa: S101 - it wants no answer
+    def _take_request(
+        self, peer: Peer, entry: Ask | Open, agent: Agent | None, *, late: bool
+    ) -> tuple[Feeding | Answering | None, Asked | Full | DeliveryError | None]:
+        if peer.is_glutted:
+            self.lost += 1
+            return None, None
         refusal = peer.has_too_many(entry)
         if refusal is not None:
             peer.post(error_entry(entry.request, refusal))
-            return
+            return None, None
         reply: Feeding | Answering
         if isinstance(entry, Open):
             reply = peer.feeding[entry.request] = Feeding(
@@ -86,11 +150,7 @@ class Reception:
             )
         else:
             reply = peer.served[entry.request] = Answering(entry.request, peer, partial(self._changed, peer))
-        verdict = self._judge.admit(peer, entry, agent, reply, late=late)
-        if isinstance(verdict, Asked):
-            reply.delivery = verdict
-        elif verdict is not None:
-            reply.fail(verdict)
+        return reply, self._judge.admit(peer, entry, agent, reply, late=late)
 
     def _stream_ended(self, peer: Peer, request: int) -> None:
         peer.feeding.pop(request, None)

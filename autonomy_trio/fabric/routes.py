@@ -75,7 +75,7 @@ class RemoteRef(OutsideRef[Any]):
         deadline, reply = trio.current_effective_deadline(), PendingReply()
         if deadline != float("inf"):
             return cast("R", await self._ask(message, reply, deadline))
-        if not self._peers.has_room(self._address.node):
+        if not self._peers.has_room(self._address.node, self._address.agent):
             limit = trio.current_time() + self._runtime.ask_limit
             with trio.fail_at(limit):
                 return cast("R", await self._ask(message, reply, limit))
@@ -94,7 +94,7 @@ class RemoteRef(OutsideRef[Any]):
         expected = Expected(name, kind, self._address, self._foreseen(message))
 
         def opening(number: int) -> Open:
-            return Open(number, recipient, name, payload, CREDIT, sender)
+            return Open(number, recipient, name, payload, CREDIT, sender, 0)
 
         return self._peers.stream(self._address.node, opening, expected)
 
@@ -118,8 +118,8 @@ class RemoteRef(OutsideRef[Any]):
         expected = Expected(name, kind, self._address, self._foreseen(message))
         remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
         limit = min(math.ceil(remaining), LARGEST_NUMBER)
-        entry = Ask(self._peers.new_request(), recipient, name, payload, limit, sender)
-        return await self._peers.ask(self._address.node, entry, expected, reply)
+        entry = Ask(self._peers.new_request(), recipient, name, payload, limit, sender, 0)
+        return await self._peers.ask(self._address.node, entry, expected, reply, deadline)
 
     def _foreseen(self, message: object) -> Sequence[type[Exception]]:
         handler = None if self._spec is None else self._spec.handler_of(type(message))
@@ -145,7 +145,7 @@ class RemoteRef(OutsideRef[Any]):
 
     def _tell(self, message: object) -> Tell:
         recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
-        return Tell(recipient, name, payload, self._prepare())
+        return Tell(recipient, name, payload, self._prepare(), 0)
 
     def _prepare(self) -> int:
         """See that something can be sent; return who sends it."""

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Final, final
 import attrs
 import trio
 
-from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.streams import CREDIT, Producer, Sink
 from autonomy_trio.errors import MessageError, OutcomeUnknown
 from autonomy_trio.fabric.outcomes import Expected, error_entry, read_value, reply_entry
@@ -129,7 +128,8 @@ class Feeding(Sink):
     """Called once, when it has ended."""
     heard_at: float
     """When its reader was heard last, on trio's clock."""
-    delivery: Asked | None = None
+    withdraw: Callable[[], None] | None = None
+    """Takes its opening back."""
     _producer: Producer | None = None
     _sent: int = 0
     _allowed: int = attrs.field(init=False)
@@ -199,8 +199,8 @@ class Feeding(Sink):
     def cancel(self) -> None:
         """End the stream without a word, and its producer."""
         self._end(None)
-        if self.delivery is not None:
-            self.delivery.cancel()
+        if self.withdraw is not None:
+            self.withdraw()
         if self._producer is not None:
             self._producer.scope.cancel()
 

@@ -50,7 +50,7 @@ INTRODUCTIONS: Final = 1024
 INTRODUCTIONS_BYTES: Final = 1024 * 1024
 """What is kept of one peer's agents, their credentials together."""
 AWAITED: Final = 1024
-"""Asks in one word about which are still open: as many as one node may have open at another."""
+"""Asks in one word about which are still open."""
 NAME_CHARACTERS: Final = 255
 """An agent's name, a message's wire name."""
 CODE_CHARACTERS: Final = 64
@@ -123,6 +123,15 @@ KEEPALIVE_AFTER: Final = 5.0
 HANDSHAKE_AFTER: Final = 15.0
 """Seconds of hearing nothing: while something is owed, or before a message is to be sent."""
 GONE_AFTER: Final = 28.0
+
+WINDOW_BYTES: Final = 256 * 1024
+"""Messages to one agent that one node may have under way before it has heard a word about them."""
+PEER_WINDOW_BYTES: Final = 16 * 1024 * 1024
+"""The same to all agents of a node."""
+MESSAGE_OVERHEAD: Final = 208
+"""What a message takes of a window beside its entry, so that small ones are bounded too: 1,024 of the smallest."""
+FLOW_BITS: Final = 32
+"""The low bits of a message's number count the messages of a flow; the high ones, the sender's flows since its boot."""
 
 CHECKS_PER_SECOND: Final = 100.0
 """Signatures of agents that are checked for one peer, over time: a hundredth of a processor's."""

@@ -46,12 +46,14 @@ class Tell(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         name: the message's wire name.
         payload: the encoded message.
         sender: the index by which the sending agent was introduced; 0 for the node itself.
+        number: rises from message to message that its node sends to the recipient; 0 in a sealed envelope.
     """
 
     recipient: Name
     name: Name
     payload: Payload
     sender: Index
+    number: Number
 
 
 class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
@@ -64,6 +66,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
         payload: the encoded message.
         remaining: milliseconds until nobody waits any more; None for no limit.
         sender: the index by which the asking agent was introduced; 0 for the node itself.
+        number: as a tell's.
     """
 
     request: Number
@@ -72,6 +75,7 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     payload: Payload
     remaining: Number | None
     sender: Index
+    number: Number
 
 
 class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
@@ -161,6 +165,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
         payload: the encoded message.
         allowed: how many items may be sent before there is word of more.
         sender: the index by which the reading agent was introduced; 0 for the node itself.
+        number: as a tell's.
     """
 
     request: Number
@@ -169,6 +174,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     payload: Payload
     allowed: Annotated[int, msgspec.Meta(ge=1, le=LARGEST_NUMBER)]
     sender: Index
+    number: Number
 
 
 class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
@@ -254,16 +260,42 @@ class Awaited(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     requests: Annotated[tuple[Number, ...], msgspec.Meta(min_length=1, max_length=AWAITED)]
 
 
+class Accepted(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=20):
+    """How far the messages to an agent have come: what was numbered up to here takes no credit any more.
+
+    Attributes:
+        recipient: the agent's name.
+        through: the number through which each message is in its mailbox, or was denied, dropped or lost.
+        window: how many bytes of messages past it may be under way.
+    """
+
+    recipient: Name
+    through: Number
+    window: Number
+
+
+class Blocked(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=21):
+    """The sender waits for credit; repeated as long as it does, and answered with `Accepted`.
+
+    Attributes:
+        recipient: the agent's name.
+        sent: the number of the last message to it that has left.
+    """
+
+    recipient: Name
+    sent: Number
+
+
 Message = Tell | Ask | Open
 """What agents handle, by policy."""
 
 Answer = Reply | Error | Foreseen | Item | Progress | Down
 """What goes to who asked."""
 
-Asking = Message | Cancel | Credit | Watch | Unwatch | Awaited
+Asking = Message | Cancel | Credit | Watch | Unwatch | Awaited | Blocked
 """What goes to who answers."""
 
-Entry = Asking | Answer | Presentations | Close | Introduce | Introduced | Forgotten
+Entry = Asking | Answer | Accepted | Presentations | Close | Introduce | Introduced | Forgotten
 
 _ENTRIES: Final[msgspec.msgpack.Decoder[list[Entry]]] = msgspec.msgpack.Decoder(
     Annotated[list[Entry], msgspec.Meta(max_length=BODY_ENTRIES)]
@@ -344,7 +376,7 @@ _SIZES: Final[dict[type, Callable[[Any], int]]] = {
     **dict.fromkeys((Introduced, Forgotten), _indices_size),
     Awaited: lambda entry: _NUMBER_BYTES * len(entry.requests),
     **dict.fromkeys((Down, Close), lambda entry: _UTF8_BYTES * len(entry.reason)),
-    Watch: lambda entry: _UTF8_BYTES * len(entry.recipient),
+    **dict.fromkeys((Watch, Accepted, Blocked), lambda entry: _UTF8_BYTES * len(entry.recipient)),
 }
 """What an entry of a kind takes besides its framing; by its class, for this is asked of every message."""
 

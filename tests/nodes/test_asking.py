@@ -13,7 +13,6 @@ from autonomy_trio.errors import (
     NotDelivered,
     NotHandled,
     OutcomeUnknown,
-    Overloaded,
     UsageError,
 )
 from autonomy_trio.messages import Untyped
@@ -97,22 +96,6 @@ async def test_a_handler_that_fails_tells_the_asker_and_shows_nothing_of_its_err
 ) -> None:
     with pytest.raises(HandlerFailed, match=r"^counter failed on Fail: the log of its node says why$"):
         await world.alice.ref(world.address, Counter).ask(Fail("the password is hunter2"))
-
-
-async def test_a_full_mailbox_over_there_overloads_an_ask_and_stops_nobody_else(
-    world: World, autojump_clock: object
-) -> None:
-    counter = world.alice.ref(world.address, Counter)
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(counter.ask, Hold(5))
-        await trio.sleep(1)
-        for _ in range(8):
-            await counter.tell(Note("queued"))
-        with pytest.raises(Overloaded, match="the mailbox of counter is full"):
-            await counter.ask(Add(1))
-        await counter.tell(Note("lost"))
-    assert await counter.ask(Notes()) == ["queued"] * 8
-    assert world.server.dead_letters.counts()["overloaded"] == 2
 
 
 async def test_a_message_that_does_not_fit_is_named_field_by_field(world: World, autojump_clock: object) -> None:

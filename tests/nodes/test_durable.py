@@ -522,7 +522,7 @@ async def test_an_agent_that_was_not_introduced_says_nothing_in_a_sealed_envelop
         monkeypatch.setattr(Durable, "_addressed", lambda self, entry: [*given, *addressed(self, entry)])
         route = world.till
         assert isinstance(route, RemoteRef)
-        await route._store(Tell("till", "Pay", encode_payload(Pay(1)), 7))
+        await route._store(Tell("till", "Pay", encode_payload(Pay(1)), 7, 0))
         async with world.shop() as node:
             await trio.sleep(2)
             assert node.dead_letters.counts() == {"denied": 1}

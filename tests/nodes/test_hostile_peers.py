@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -30,20 +30,14 @@ from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.entries import Ask, Cancel, Close, Entry, Presentations, Tell, Watch
+from autonomy_trio.wire.entries import Ask, Cancel, Close, Presentations, Tell, Watch
 from autonomy_trio.wire.frames import Nack, Send, encode_frame, join_frames
 from autonomy_trio.wire.introductions import Speaker
-from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, open_net, virtual_now
-
-
-def say(node: Node, to: Node, entries: Sequence[Entry]) -> None:
-    """Have a node send what no ref would."""
-    node._peers.endpoint.send(to._vault.identifier, entries, virtual_now(), trio.current_time())
-    node._peers._carry_out()
+from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, open_net, say, virtual_now
 
 
 def hold(number: int, seconds: float) -> Ask:
-    return Ask(number, "counter", "Hold", encode_payload(Hold(seconds)), None, 0)
+    return Ask(number, "counter", "Hold", encode_payload(Hold(seconds)), None, 0, 0)
 
 
 async def test_a_name_without_bytes_or_too_long_is_refused_and_costs_no_session(
@@ -283,10 +277,10 @@ async def test_a_peer_that_was_restarted_is_left_in_peace(
 async def test_a_request_number_used_again_does_not_mix_two_asks_up(world: World, autojump_clock: object) -> None:
     await world.alice.ref(world.address, Counter).ask(Add(1))
     world.server.spawn(Shielded)
-    ask = Ask(77, "shielded", "Stubborn", encode_payload(Stubborn(5)), None, 0)
-    say(world.alice, world.server, [ask])
+    ask = Ask(77, "shielded", "Stubborn", encode_payload(Stubborn(5)), None, 0, 0)
+    say(world.alice, world.server, ask)
     await trio.sleep(0.1)
-    say(world.alice, world.server, [Cancel(77), hold(77, 100)])
+    say(world.alice, world.server, Cancel(77), hold(77, 100))
     await trio.sleep(10)
     (peer,) = world.server._peers._peers.values()
     assert list(peer.served) == [77], "the first one's end was taken for the second's"
@@ -300,12 +294,12 @@ async def test_an_agent_that_inherits_nothing_or_was_not_introduced_has_none_of_
     vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
     agent = Speaker(vault.introduce("agent", virtual_now()), inherits=False)
     add = encode_payload(Add(1))
-    introduced = Ask(77, "counter", "Add", add, None, 0)
-    peers.endpoint.send(to, [introduced], virtual_now(), trio.current_time(), {0: agent})
-    say(world.alice, world.server, [Tell("counter", "Add", add, 9), Watch(79, "counter", 9)])
+    introduced = Ask(77, "counter", "Add", add, None, 0, 0)
+    say(world.alice, world.server, introduced, speakers={0: agent})
+    say(world.alice, world.server, Tell("counter", "Add", add, 9, 0), Watch(79, "counter", 9))
     expected = Expected("Add", None, Address.parse(world.address))
     with pytest.raises(NotDelivered, match="not known here"):
-        await peers.ask(to, Ask(78, "counter", "Add", add, None, 9), expected, PendingReply())
+        await peers.ask(to, Ask(78, "counter", "Add", add, None, 9, 0), expected, PendingReply())
     assert await counter.ask(Add(1)) == Total(2), "an agent spoke with its node's rights"
 
 
@@ -315,7 +309,7 @@ async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock:
             async with net.node() as bob, trio.open_nursery() as nursery:
                 nursery.start_soon(bob.ref(server.address("shielded"), Shielded).ask, Stubborn(5))
                 await trio.sleep(0.5)
-                say(bob, server, [Close("for a new identity")])
+                say(bob, server, Close("for a new identity"))
                 nursery.cancel_scope.cancel()
         await trio.sleep(60)
         assert server.statistics().peers == 0
@@ -324,16 +318,12 @@ async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock:
 
 async def test_a_flood_of_agents_credentials_is_not_looked_at(world: World, autojump_clock: object) -> None:
     assert await world.alice.ref(world.address, Counter).ask(Add(1)) == Total(1)
-    vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
-    proofs = world.server._admission.proofs
-    tell = Tell("counter", "Add", encode_payload(Add(1)), 0)
+    vault, proofs = world.alice._vault, world.server._admission.proofs
+    tell = Tell("counter", "Add", encode_payload(Add(1)), 0, 0)
     for number in range(40):
         shown = tuple(bytes((number, each)) for each in range(16))
         agent = Speaker(vault.introduce(str(number), virtual_now()), inherits=True, presentations=shown)
-        peers.endpoint.send(
-            to, [tell, Watch(number, "counter", 0)], virtual_now(), trio.current_time(), {0: agent, 1: agent}
-        )
-        peers._carry_out()
+        say(world.alice, world.server, tell, Watch(number, "counter", 0), speakers={0: agent, 1: agent})
     await trio.sleep(0.5)
     assert proofs.unproven == 256
     assert sum("more credentials than are looked at" in letter.why for letter in world.server.dead_letters) == 24
@@ -346,7 +336,7 @@ async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: W
         await world.bob.ref(world.address).ask(Add(1))
     with structlog.testing.capture_logs() as lines:
         for _ in range(10):
-            say(world.bob, world.server, [Presentations((bytes([number]),)) for number in range(250)])
+            say(world.bob, world.server, *[Presentations((bytes([number]),)) for number in range(250)])
         await trio.sleep(1)
     assert len(lines) < 20
     assert world.server._admission.proofs.unproven <= 65
@@ -363,7 +353,7 @@ async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: Wor
     state.current = None
     (peer,) = server._peers._peers.values()
     for first in range(0, 256 * 100, 256):
-        say(bob, server, [Ask(first + number, "", "", b"", None, 0) for number in range(256)])
+        say(bob, server, *[Ask(first + number, "", "", b"", None, 0, 0) for number in range(256)])
         await trio.sleep(0.02)
     assert len(peer.waiting) <= MOST_UNSENT + MOST_SERVED
     assert server.statistics().lost > 256 * 50

@@ -6,7 +6,7 @@ import pytest
 import trio
 from attrs import frozen
 
-from autonomy_trio import Request, agent, current_node, on, open_node
+from autonomy_trio import AgentRef, Request, agent, current_node, on, open_node
 from autonomy_trio.errors import (
     AddressError,
     ConfigurationError,
@@ -116,6 +116,11 @@ async def test_serving_ends_when_no_agent_is_left(autojump_clock: object) -> Non
             await node.serve_forever()
 
 
+def fill(ref: AgentRef[Counter]) -> None:
+    for _ in range(1025):
+        ref.tell_nowait(Note("never"))
+
+
 async def test_tell_nowait_reaches_the_other_node_and_says_when_the_queue_is_full(
     world: World, autojump_clock: object
 ) -> None:
@@ -123,10 +128,11 @@ async def test_tell_nowait_reaches_the_other_node_and_says_when_the_queue_is_ful
     counter.tell_nowait(Note("at once"))
     assert await counter.ask(Notes()) == ["at once"]
     nowhere = world.alice.ref(f"I{'0' * 64}/counter", Counter)
-    for _ in range(1024):
-        nowhere.tell_nowait(Note("never"))
+    with pytest.raises(MailboxFull, match=r"the mailbox of I0+/counter is full, and so is the way to it"):
+        fill(nowhere)
+    other = world.alice.ref(f"I{'0' * 64}/other", Counter)
     with pytest.raises(MailboxFull, match=r"the queue to I0+ is full \(1024 messages\)"):
-        nowhere.tell_nowait(Note("never"))
+        fill(other)
     assert counter.name == "counter"
     assert repr(counter) == f"<AgentRef {world.address}>"
 

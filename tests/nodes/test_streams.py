@@ -25,7 +25,7 @@ from autonomy_trio.messages import Untyped, encode_payload, message
 from autonomy_trio.testing import Faults, open_test_fabric
 from autonomy_trio.wire.entries import Cancel, Credit, Entry, Item, Open, Progress
 from tests.support.contract import Add, Count, Service
-from tests.support.net import Lose, Net, virtual_now
+from tests.support.net import Lose, Net, say
 
 T = TypeVar("T")
 
@@ -51,8 +51,7 @@ class Pair:
 
     def say(self, node: Node, to: Node, *entries: Entry) -> None:
         """Have a node send what no ref would."""
-        node._peers.endpoint.send(to._vault.identifier, entries, virtual_now(), trio.current_time())
-        node._peers._carry_out()
+        say(node, to, *entries)
 
 
 def streamed(server: Node) -> tuple[int, int]:
@@ -281,7 +280,7 @@ async def test_one_node_has_a_bounded_number_of_streams_open_here(pair: Pair, au
     await pair.service.ask(Add(1))
     wanted = encode_payload(Count(1, wait=True))
     for first in range(1, MOST_STREAMS + 65, 64):
-        opened = [Open(number, "service", "Count", wanted, 16, 0) for number in range(first, first + 64)]
+        opened = [Open(number, "service", "Count", wanted, 16, 0, 0) for number in range(first, first + 64)]
         pair.say(pair.reader, pair.server, *opened)
         await trio.sleep(1)
     assert len(pair.serving.feeding) <= MOST_STREAMS
@@ -292,7 +291,7 @@ async def test_one_node_has_a_bounded_number_of_streams_open_here(pair: Pair, au
 
 async def test_credit_past_what_a_reader_may_grant_makes_no_flood(pair: Pair, autojump_clock: object) -> None:
     await pair.service.ask(Add(1))
-    pair.say(pair.reader, pair.server, Open(77, "service", "Count", encode_payload(Count(10**9)), 2**63 - 1, 0))
+    pair.say(pair.reader, pair.server, Open(77, "service", "Count", encode_payload(Count(10**9)), 2**63 - 1, 0, 0))
     pair.say(pair.reader, pair.server, *[Credit(77, 2**63 - 1)] * 3)
     await trio.sleep(1)
     made, _ = pair.streamed()

@@ -157,8 +157,8 @@ def session(given: Values) -> Values:
     from_bob: list[Entry] = [Presentations(()), Reply(1, b"\x01")]
     from_alice: list[Entry] = [
         Introduce(1, shown.change, shown.delegate, inherits=True, presentations=()),
-        Ask(1, "counter", "Add", b"\x81\xa6amount\x03", 2000, 1),
-        Tell("counter", "Reset", b"\x80", 0),
+        Ask(1, "counter", "Add", b"\x81\xa6amount\x03", 2000, 1, 0),
+        Tell("counter", "Reset", b"\x80", 0, 0),
         Error(2, "denied", "denied"),
         Cancel(3),
     ]
@@ -186,7 +186,7 @@ def sealed(given: Values) -> Values:
     packet = seal(
         alice,
         verify_bundle(bob.bundle(given["now"]), given["now"]),
-        [Presentations((b"credential",)), Tell("counter", "Add", b"\x81\xa6amount\x03", 0)],
+        [Presentations((b"credential",)), Tell("counter", "Add", b"\x81\xa6amount\x03", 0, 0)],
         stamp,
         fixed(bytes.fromhex(given["ephemeral"])),
     )

@@ -84,7 +84,7 @@ class World:
         other.endpoint.expect(one.id, waiting=True, ticks=self.ticks)
 
     def tell(self, source: Node, destination: Node, *payloads: bytes) -> None:
-        self.send(source, destination, *(Tell("agent", "Message", payload, 0) for payload in payloads))
+        self.send(source, destination, *(Tell("agent", "Message", payload, 0, 0) for payload in payloads))
 
     def send(self, source: Node, destination: Node, *entries: Entry) -> None:
         source.endpoint.send(destination.id, entries, self.now + source.clock_ahead, self.ticks)

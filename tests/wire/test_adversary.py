@@ -245,7 +245,7 @@ def test_handshake_packets_sent_back_to_their_sender_establish_nothing(world: "W
 
 def test_stolen_session_keys_close_the_session_and_deliver_nothing(world: "World") -> None:
     alice, bob = world.pair()
-    body = encode_entries([Tell("agent", "Message", b"forged", 0)])
+    body = encode_entries([Tell("agent", "Message", b"forged", 0, 0)])
     events = give(bob, world, seal_as_thief(alice, bob, signer=Vault.in_memory(), body=body))
     gone, refused = events
     assert gone == PeerGone(alice.id, "an envelope is not signed by the node it comes from")

@@ -174,7 +174,7 @@ def test_credentials_ride_ahead_until_the_initiator_is_known_to_have_them(world:
     world.tell(bob, alice, b"first")
     established, received = alice.events
     assert established.presentations == (b"credential of bob",)
-    assert received.entries == (Tell("agent", "Message", b"first", 0),)
+    assert received.entries == (Tell("agent", "Message", b"first", 0, 0),)
     world.tell(alice, bob, b"heard")
     size = len(world.log[-1].data)
     world.tell(bob, alice, b"later")

@@ -19,8 +19,10 @@ from autonomy_trio.wire.constants import (
     PRESENTATIONS_BYTES,
 )
 from autonomy_trio.wire.entries import (
+    Accepted,
     Ask,
     Awaited,
+    Blocked,
     Cancel,
     Close,
     Credit,
@@ -54,8 +56,8 @@ indices = st.integers(0, LARGEST_INDEX)
 some_indices = st.lists(indices, min_size=1, max_size=20).map(tuple)
 signed = st.builds(Signed, st.binary(max_size=200), st.binary(min_size=64, max_size=64))
 entries: st.SearchStrategy[Entry] = st.one_of(
-    st.builds(Tell, names, names, payloads, indices),
-    st.builds(Ask, numbers, names, names, payloads, st.none() | numbers, indices),
+    st.builds(Tell, names, names, payloads, indices, numbers),
+    st.builds(Ask, numbers, names, names, payloads, st.none() | numbers, indices, numbers),
     st.builds(Reply, numbers, payloads),
     st.builds(Error, numbers, st.text(max_size=64), st.text(max_size=1024)),
     st.builds(Cancel, numbers),
@@ -67,7 +69,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Introduced, some_indices),
     st.builds(Forgotten, some_indices),
     st.builds(Foreseen, numbers, names, payloads),
-    st.builds(Open, numbers, names, names, payloads, numbers.filter(bool), indices),
+    st.builds(Open, numbers, names, names, payloads, numbers.filter(bool), indices, numbers),
     st.builds(Item, numbers, numbers, payloads),
     st.builds(Progress, numbers, numbers, st.booleans()),
     st.builds(Credit, numbers, numbers),
@@ -75,11 +77,13 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Down, numbers, st.text(max_size=64)),
     st.builds(Unwatch, numbers),
     st.builds(Awaited, st.lists(numbers, min_size=1, max_size=20).map(tuple)),
+    st.builds(Accepted, names, numbers, numbers),
+    st.builds(Blocked, names, numbers),
 )
 
 ONE_OF_EACH: list[Entry] = [
-    Tell("agent", "Message", b"payload", 0),
-    Ask(1, "agent", "Message", b"payload", 2000, 7),
+    Tell("agent", "Message", b"payload", 0, 0),
+    Ask(1, "agent", "Message", b"payload", 2000, 7, 0),
     Reply(1, b"payload"),
     Error(1, "denied", "denied"),
     Cancel(1),
@@ -89,7 +93,7 @@ ONE_OF_EACH: list[Entry] = [
     Introduced((1,)),
     Forgotten((1, 2)),
     Foreseen(1, "Short", b"x"),
-    Open(1, "agent", "Message", b"payload", 16, 7),
+    Open(1, "agent", "Message", b"payload", 16, 7, 0),
     Item(1, 0, b"payload"),
     Progress(1, 1, is_over=True),
     Credit(1, 32),
@@ -97,6 +101,8 @@ ONE_OF_EACH: list[Entry] = [
     Down(1, "stopped"),
     Unwatch(1),
     Awaited((1, 2)),
+    Accepted("agent", 1, 65_536),
+    Blocked("agent", 1),
 ]
 
 
@@ -113,7 +119,7 @@ def test_size_is_a_bound(entry: Entry) -> None:
 def test_kinds_are_integers_first() -> None:
     raw = msgspec.msgpack.decode(encode_entries(ONE_OF_EACH))
     assert [entry[0] for entry in raw] == list(range(1, len(ONE_OF_EACH) + 1))
-    assert raw[1] == [2, 1, "agent", "Message", b"payload", 2000, 7]
+    assert raw[1] == [2, 1, "agent", "Message", b"payload", 2000, 7, 0]
 
 
 @pytest.mark.parametrize(
@@ -123,7 +129,7 @@ def test_kinds_are_integers_first() -> None:
         None,
         [[11]],
         [[99]],
-        [[12, 1, "a", "b", b"", 0, 0]],
+        [[12, 1, "a", "b", b"", 0, 0, 0]],
         [[13, 1, -1, b""]],
         [[14, 1, 1, 1]],
         [[15, 1, -1]],
@@ -132,26 +138,33 @@ def test_kinds_are_integers_first() -> None:
         [[18, None]],
         [[19, []]],
         [[19, [1] * 1025]],
-        [[0, "a", "b", b"", 0]],
-        [["1", "a", "b", b"", 0]],
-        [[True, "a", "b", b"", 0]],
+        [[20, "a", 1, -1]],
+        [[20, "a" * 256, 1, 1]],
+        [[21, "a", 2**63]],
+        [[0, "a", "b", b"", 0, 0]],
+        [["1", "a", "b", b"", 0, 0]],
+        [[True, "a", "b", b"", 0, 0]],
         [[1, "a", "b", b""]],
+        [[1, "a", "b", b"", 0]],
         [[1, "a", "b", b"", 0, None]],
-        [[1, "a", "b", b"", None]],
-        [[1, "a", "b", b"", -1]],
-        [[1, "a", "b", b"", 2**32]],
-        [[1, b"a", "b", b"", 0]],
-        [[1, "a", "b", "text", 0]],
-        [[1, "a" * 256, "b", b"", 0]],
-        [[1, "a", "b" * 256, b"", 0]],
-        [[1, "a", "b", bytes(MESSAGE_BYTES + 1), 0]],
-        [[2, -1, "a", "b", b"", None, 0]],
-        [[2, 2**63, "a", "b", b"", None, 0]],
-        [[2, "5", "a", "b", b"", None, 0]],
-        [[2, True, "a", "b", b"", None, 0]],
-        [[2, 5.0, "a", "b", b"", None, 0]],
-        [[2, math.nan, "a", "b", b"", None, 0]],
-        [[2, 5, "a", "b", b"", -1, 0]],
+        [[1, "a", "b", b"", 0, -1]],
+        [[1, "a", "b", b"", 0, 2**63]],
+        [[1, "a", "b", b"", 0, 0, 0]],
+        [[1, "a", "b", b"", None, 0]],
+        [[1, "a", "b", b"", -1, 0]],
+        [[1, "a", "b", b"", 2**32, 0]],
+        [[1, b"a", "b", b"", 0, 0]],
+        [[1, "a", "b", "text", 0, 0]],
+        [[1, "a" * 256, "b", b"", 0, 0]],
+        [[1, "a", "b" * 256, b"", 0, 0]],
+        [[1, "a", "b", bytes(MESSAGE_BYTES + 1), 0, 0]],
+        [[2, -1, "a", "b", b"", None, 0, 0]],
+        [[2, 2**63, "a", "b", b"", None, 0, 0]],
+        [[2, "5", "a", "b", b"", None, 0, 0]],
+        [[2, True, "a", "b", b"", None, 0, 0]],
+        [[2, 5.0, "a", "b", b"", None, 0, 0]],
+        [[2, math.nan, "a", "b", b"", None, 0, 0]],
+        [[2, 5, "a", "b", b"", -1, 0, 0]],
         [[8, 0, [b"", bytes(64)], [b"", bytes(64)], []]],
         [[8, 1, [b"", bytes(63)], [b"", bytes(64)], []]],
         [[8, 1, [b"", bytes(64)], [b"", bytes(64)], [b""] * 17]],
@@ -207,7 +220,7 @@ def test_a_batch_has_at_most_256_entries() -> None:
 
 
 def test_a_batch_has_at_most_64_kib_and_a_large_message_travels_alone() -> None:
-    small, large = Tell("a", "M", bytes(20_000), 0), Tell("a", "M", bytes(120_000), 0)
+    small, large = Tell("a", "M", bytes(20_000), 0, 0), Tell("a", "M", bytes(120_000), 0, 0)
     waiting: deque[Entry] = deque([small, small, small, small, large, small])
     assert next_batch(waiting) == [small, small, small]
     assert next_batch(waiting) == [small]
@@ -228,11 +241,11 @@ def test_batches_keep_order_and_bounds(sizes: list[int]) -> None:
 
 
 def test_an_entry_that_no_envelope_can_carry_is_refused_and_stays() -> None:
-    waiting: deque[Entry] = deque([Tell("a", "M", bytes(MESSAGE_BYTES), 0)])
+    waiting: deque[Entry] = deque([Tell("a", "M", bytes(MESSAGE_BYTES), 0, 0)])
     with pytest.raises(MessageError, match="a tell of 131"):
         next_batch(waiting)
     assert len(waiting) == 1
-    check_size(Tell("a", "M", bytes(MESSAGE_BYTES - 100), 0))
+    check_size(Tell("a", "M", bytes(MESSAGE_BYTES - 100), 0, 0))
 
 
 def test_credentials_that_fit_are_shown_in_their_order() -> None:

@@ -136,9 +136,9 @@ def test_a_handshake_tells_both_sides_who_the_other_is() -> None:
     assert (near.index, far.remote.index, far.index, near.remote.index) == (9, 9, 5, 5)
     assert near.is_initiator
     assert not far.is_initiator
-    packet = near.seal([Tell("a", "M", b"x", 0)])
+    packet = near.seal([Tell("a", "M", b"x", 0, 0)])
     header = read_data_header(packet)
-    assert far.accept(header, far.decrypt(header, packet)) == [Tell("a", "M", b"x", 0)]
+    assert far.accept(header, far.decrypt(header, packet)) == [Tell("a", "M", b"x", 0, 0)]
 
 
 def test_the_forger_that_does_not_lie_is_believed() -> None:

@@ -43,7 +43,7 @@ def introduce(index: int, change: Signed, delegate: Signed) -> Introduce:
 
 
 def say(world: "World", source: "Node", destination: "Node", *spoken: tuple[bytes, Speaker | None]) -> None:
-    entries = [Tell("agent", "Message", payload, 0) for payload, _ in spoken]
+    entries = [Tell("agent", "Message", payload, 0, 0) for payload, _ in spoken]
     speakers = {position: who for position, (_, who) in enumerate(spoken) if who is not None}
     source.endpoint.send(destination.id, entries, world.now, world.ticks, speakers)
     world.run()
@@ -86,7 +86,7 @@ def test_an_agent_speaks_for_itself_and_the_node_beside_it(world: "World") -> No
 def test_asks_carry_their_agent_and_nothing_else_can(world: "World") -> None:
     alice, bob = world.pair()
     shown = speaker(agent_of(alice), world.now)
-    alice.endpoint.send(bob.id, [Ask(1, "a", "M", b"", None, 0)], world.now, world.ticks, {0: shown})
+    alice.endpoint.send(bob.id, [Ask(1, "a", "M", b"", None, 0, 0)], world.now, world.ticks, {0: shown})
     world.run()
     (event,) = bob.of(Received)
     assert event.senders[event.entries[0].sender].identifier == agent_of(alice).identifier
@@ -197,8 +197,8 @@ def test_an_introduction_that_does_not_hold_lets_nobody_speak_and_costs_no_more(
         alice,
         bob,
         introduce(7, change, delegate),
-        Tell("a", "M", b"x", 7),
-        Tell("a", "M", b"y", 0),
+        Tell("a", "M", b"x", 7, 0),
+        Tell("a", "M", b"y", 0, 0),
     )
     assert [type(event) for event in events] == [Refused, Received]
     assert heard(bob) == [(b"x", None), (b"y", b"node")]
@@ -221,7 +221,7 @@ def test_an_agents_key_opens_no_handshake() -> None:
 def test_an_index_that_was_never_introduced_speaks_for_nobody_and_is_said_so(world: "World") -> None:
     alice, bob = world.pair()
     world.log.clear()
-    give_entries(world, alice, bob, Tell("a", "M", b"x", 9))
+    give_entries(world, alice, bob, Tell("a", "M", b"x", 9, 0))
     assert heard(bob) == [(b"x", None)]
     assert [packet.source for packet in world.log] == [alice.id, bob.id]
 
@@ -257,7 +257,7 @@ def test_an_index_is_never_given_to_two_agents(world: "World") -> None:
         alice,
         bob,
         introduce(1, two.change, two.delegate),
-        Tell("a", "M", b"x", 1),
+        Tell("a", "M", b"x", 1, 0),
     )
     assert refused.reason == "index 1 was given to two agents"
     assert heard(bob) == [(b"x", agent_of(alice, "one").identifier)]
@@ -289,14 +289,14 @@ def test_1024_agents_are_kept_on_either_side_and_the_oldest_gives_way() -> None:
     ]
     indices = []
     for each in agents[:-1]:
-        riding, entries = introducing.address([Tell("a", "M", b"", 0)], {0: each})
+        riding, entries = introducing.address([Tell("a", "M", b"", 0, 0)], {0: each})
         indices.append(entries[0].sender)
         assert [entry.index for entry in riding] == indices[-1:]
     introducing.acknowledge(indices)
-    assert introducing.address([Tell("a", "M", b"", 0)], {0: agents[0]}) == ([], [Tell("a", "M", b"", 1)])
-    introducing.address([Tell("a", "M", b"", 0)], {0: agents[-1]})
+    assert introducing.address([Tell("a", "M", b"", 0, 0)], {0: agents[0]}) == ([], [Tell("a", "M", b"", 1, 0)])
+    introducing.address([Tell("a", "M", b"", 0, 0)], {0: agents[-1]})
     assert len(introducing) == INTRODUCTIONS
-    riding, entries = introducing.address([Tell("a", "M", b"", 0)], {0: agents[1]})
+    riding, entries = introducing.address([Tell("a", "M", b"", 0, 0)], {0: agents[1]})
     assert [entry.index for entry in riding] == [entries[0].sender] == [INTRODUCTIONS + 2]
 
     introduced = IntroducedAgents()

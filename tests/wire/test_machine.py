@@ -99,7 +99,7 @@ class Adversary(RuleBasedStateMachine):
             payload = b"%d" % self.number
             self.spoken[payload] = AGENTS[name].identifier if by_agent else None
             self.sent[name].append(payload)
-            entries.append(Tell("agent", "Message", payload, 0))
+            entries.append(Tell("agent", "Message", payload, 0, 0))
         agent = AGENTS[name]
         introduction = Introduction(agent.identifier, agent.change, make_delegate(agent, 0, self.world.now))
         speakers = dict.fromkeys(range(count), Speaker(introduction, inherits=True)) if by_agent else {}

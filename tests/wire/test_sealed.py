@@ -26,7 +26,7 @@ from autonomy_trio.wire.sealed import Sealed, SealedEntry, SealedHeader, Stamp, 
 
 NOW = 1_800_000_000
 DAY = 86_400
-ENTRIES: list[SealedEntry] = [Presentations((b"credential",)), Tell("agent", "Message", b"payload", 0)]
+ENTRIES: list[SealedEntry] = [Presentations((b"credential",)), Tell("agent", "Message", b"payload", 0, 0)]
 STAMP = Stamp(b"i" * 16, NOW, NOW + DAY)
 
 
@@ -84,7 +84,7 @@ def test_it_is_opened_by_any_prekey_that_is_kept_and_by_none_that_is_not(bob: Re
 
 def test_the_same_words_make_another_packet_and_its_size_tells_padme_lengths_only(bob: Recipient, alice: Vault) -> None:
     assert sealed_for(bob, alice) != sealed_for(bob, alice)
-    sizes = {len(sealed_for(bob, alice, [Tell("a", "M", bytes(size), 0)])) for size in range(300, 364)}
+    sizes = {len(sealed_for(bob, alice, [Tell("a", "M", bytes(size), 0, 0)])) for size in range(300, 364)}
     assert len(sizes) == 5
 
 
@@ -110,7 +110,7 @@ def test_a_stamp_that_nobody_would_take_is_refused(bob: Recipient, alice: Vault,
 
 
 def test_the_largest_message_fits_and_more_does_not(bob: Recipient, alice: Vault) -> None:
-    largest = Tell("a", "M", bytes(MESSAGE_BYTES - 100), 0)
+    largest = Tell("a", "M", bytes(MESSAGE_BYTES - 100), 0, 0)
     assert list(bob.open(sealed_for(bob, alice, [largest])).entries) == [largest]
     with pytest.raises(MessageError, match="send less"):
         sealed_for(bob, alice, [largest, largest])

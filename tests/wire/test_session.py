@@ -41,7 +41,7 @@ def pair(vaults: tuple[Vault, Vault]) -> tuple[Session, Session]:
 
 
 def tell(payload: bytes) -> Tell:
-    return Tell("agent", "Message", payload, 0)
+    return Tell("agent", "Message", payload, 0, 0)
 
 
 def test_envelopes_go_both_ways_and_may_be_empty(pair: tuple[Session, Session]) -> None:
@@ -141,7 +141,7 @@ def test_packets_of_another_session_or_direction_are_refused(vaults: tuple[Vault
     _near, far = open_session(*vaults)
     other_near, _ = open_session(*vaults)
     for sender in (other_near, far):
-        packet = sender.seal([tell(b"spliced")])
+        packet = sender.seal([tell(b"spliced in")])
         header = DataHeader(far.index, 0, packet[:16])
         with pytest.raises(ProtocolError, match="not sealed"):
             far.decrypt(header, packet)
@@ -173,14 +173,14 @@ def seal_plaintext(session: Session, plaintext: bytes, length: int | None = None
     return header.encoded + encrypt(session._keys.sending, header.counter, header.encoded, padded)
 
 
-BODY = encode_entries([tell(b"spliced")])
+BODY = encode_entries([tell(b"spliced in")])
 
 
 def test_the_thief_that_does_not_lie_would_be_believed(
     vaults: tuple[Vault, Vault], pair: tuple[Session, Session]
 ) -> None:
     near, far = pair
-    assert receive(far, seal_as_thief(near, vaults[0], BODY)) == [tell(b"spliced")]
+    assert receive(far, seal_as_thief(near, vaults[0], BODY)) == [tell(b"spliced in")]
 
 
 @pytest.mark.parametrize(
@@ -242,7 +242,7 @@ def test_padding_must_be_zero_and_of_the_one_right_length(
     for bad in (longer, dirty, overlong, cut):
         with pytest.raises(ProtocolError, match="framed and padded"):
             receive(far, bad)
-    assert receive(far, packet) == [tell(b"spliced")]
+    assert receive(far, packet) == [tell(b"spliced in")]
 
 
 def test_a_signed_body_that_is_no_list_of_entries_is_refused(

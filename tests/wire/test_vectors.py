@@ -28,8 +28,8 @@ FOLDER = Path(__file__).parents[1] / "vectors"
 FROZEN = {
     "identity": "44dc0213cf5cd45a4a8cf0980c2bebea597526bdef92d71d273cac50e0492e85",
     "relay": "2251ea2b42f830c6a08a0e411101667f959f7440ef233ceb4611239d5e321442",
-    "sealed": "38aa196c51f361bee2a63c5014c6a2b1c1211f38defe5c895dc63dc63cc126a2",
-    "session": "79aeb8000a95d6ec8419576d55604451999e9e66c66ee75a1c154cd83795a81c",
+    "sealed": "238d91bb61ddea1380c7053ea99b03b02a8d9d5ea9b26a584e37b109737813af",
+    "session": "6472f819fc69b9f8490fc2cce54777131fa5cc2a6aea0ec1934ceca5e5345d22",
 }
 
 
@@ -134,7 +134,7 @@ def test_the_sealed_envelope_opens() -> None:
     opened = open_sealed(packet, FixedKeys.read(given["bob"]), given["now"] + 3600)
     assert opened.sender.identifier == FixedKeys.read(given["alice"]).identifier
     assert opened.stamp == Stamp(bytes.fromhex(given["id"]), given["created"], given["expires"])
-    assert opened.entries == (Presentations((b"credential",)), Tell("counter", "Add", b"\x81\xa6amount\x03", 0))
+    assert opened.entries == (Presentations((b"credential",)), Tell("counter", "Add", b"\x81\xa6amount\x03", 0, 0))
 
 
 def test_the_frames_verify() -> None:
