@@ -79,7 +79,18 @@ def check(file: Path, target: str, home: Path, anchors: Path | None, allow_evada
     metavar="NAME=VALUE",
     help="What the sender proves: team=payments, level=3, cleared=true, roles={auditor,clerk}. Repeatable.",
 )
-@click.option("--id", "identifier", default=SOMEBODY, metavar="I…", show_default=False, help="Who the sender is.")
+@click.option(
+    "--id",
+    "identifier",
+    default=SOMEBODY,
+    metavar="I…",
+    show_default=False,
+    help="Who the sender is: an agent, or a node.",
+)
+@click.option(
+    "--node", metavar="I…", help="The sender's node, where the sender is an agent; without, the sender itself."
+)
+@click.option("--sealed", is_flag=True, help="As of a durable message, written now.")
 @debug_option
 def explain(  # noqa: PLR0913, PLR0917 - the options of the command
     target: str,
@@ -89,13 +100,15 @@ def explain(  # noqa: PLR0913, PLR0917 - the options of the command
     anchors: Path | None,
     attributes: tuple[str, ...],
     identifier: str,
+    node: str | None,
+    sealed: bool,
 ) -> None:
     """Say what a sender with these attributes may send to the agents of TARGET, and which clause decides.
 
     'perhaps' leaves it to the message. With a MESSAGE, as in '{"Add": {"amount": 3}}', there is no perhaps.
     """
     agents, policies = check_agents(load_agents(target), anchors or anchors_of(home), policy)
-    principal = Principal(identifier, identifier, parse_attributes(attributes))
+    principal = Principal(identifier, node or identifier, parse_attributes(attributes))
     _check_attributes(principal, policies, declared=anchors or anchors_of(home))
     sent = None if message is None else parse_message(message)
     if sent is not None:
@@ -104,13 +117,13 @@ def explain(  # noqa: PLR0913, PLR0917 - the options of the command
             msg = f"no agent of {target} takes {printable(sent.name, 80)!r}: {suggest(sent.name, known)}"
             raise ConfigurationError(msg)
     for name, spec in agents.items():
-        rows = list(_explained(policies, principal, name, spec, sent))
+        rows = list(_explained(policies, principal, name, spec, sent, sealed=sealed))
         if rows:
             width = max(len(action) for action, _, _ in rows)
             lines = [f"  {action:{width}}  {verdict:7}  {why}" for action, verdict, why in rows]
             click.echo("\n".join([name, *lines, ""]))
     if policies.restricts_sending and sent is None:
-        verdict, why = _said(policies.sending(Principal("here", "here"), principal, now=time.time()))
+        verdict, why = _said(policies.sending(Principal("here", "here"), principal, now=time.time(), sealed=sealed))
         click.echo(f"sending to it  {verdict:7}  {why}")
 
 
@@ -127,17 +140,20 @@ def _check_attributes(principal: Principal, policies: Policies, declared: Path |
             raise ConfigurationError(msg)
 
 
-def _explained(
-    policies: Policies, principal: Principal, name: str, spec: Spec, sent: Untyped | None
+def _explained(  # noqa: PLR0913 - who, what, whom and how
+    policies: Policies, principal: Principal, name: str, spec: Spec, sent: Untyped | None, *, sealed: bool
 ) -> Iterator[tuple[str, str, str]]:
     """Yield each message, whether it may be sent, and why."""
     now = time.time()
+    created = int(now) if sealed else None
     for action, (cls, _) in sorted(spec.wire_table().items()):
         if sent is not None and sent.name != action:
             continue
-        decision = policies.attribute_part(principal, action, spec.agent, name, now=now)
+        decision = policies.attribute_part(principal, action, spec.agent, name, now=now, created=created)
         if decision is None and sent is not None:
-            decision = policies.decide(principal, action, spec.agent, name, _decoded(sent, cls), now=now)
+            decision = policies.decide(
+                principal, action, spec.agent, name, _decoded(sent, cls), now=now, created=created
+            )
         if decision is None:
             left = "; ".join(policies.left_open(action, spec.agent))
             yield action, "perhaps", printable(left, MOST_REASON)

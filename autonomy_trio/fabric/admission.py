@@ -90,6 +90,23 @@ def _check_sendable(place: str, message: type) -> None:
         raise DeclarationError(f"{place}, which a policy opens to other nodes: {error}") from None
 
 
+@attrs.frozen
+class Way:
+    """How a message came, as far as policies can ask."""
+
+    relay: str | None = None
+    """The pinned relay that brought it."""
+    created: int | None = None
+    """Unix seconds when it was sealed; None for one that came in a session."""
+
+
+_USUAL: Final = Way()
+
+
+def _way(peer: Peer) -> Way:
+    return _USUAL if peer.via is None else Way(peer.via)
+
+
 @final
 @attrs.define(eq=False)
 class Admission:
@@ -177,13 +194,14 @@ class Admission:
         """Judge what a sealed envelope shows; see `Proofs.of_sealed`."""
         return self.proofs.of_sealed(sender, presentations, created, self.generation, agent)
 
-    def prepare_sealed(self, entry: Tell, proof: Proof, reply: Reply) -> tuple[Cell | PoolCell, Asked]:
+    def prepare_sealed(self, entry: Tell, proof: Proof, reply: Reply, way: Way) -> tuple[Cell | PoolCell, Asked]:
         """Judge a message of a sealed envelope.
 
         Args:
             entry: the message.
             proof: what its sender has proven.
             reply: what is told when the handler has ended.
+            way: when it was sealed, and which relay brought it.
 
         Returns:
             the agent, and what it is to accept.
@@ -191,7 +209,7 @@ class Admission:
         Raises:
             Refusal: it may not pass.
         """
-        cell, message = self._judge(entry, proof)
+        cell, message = self._judge(entry, proof, way)
         handler = cell.spec.handler_of(type(message))
         assert handler is not None  # noqa: S101 - the agent's table names it
         if handler.kind == "stream":
@@ -216,8 +234,13 @@ class Admission:
         is_known = peer.proof is not None or self.proofs.away(peer.identifier, self.generation) is not None
         return self.policies.restricts_sending and not is_known
 
-    def may_send(self, peer: Peer, entry: Message | Watch) -> Denied | None:
+    def may_send(self, peer: Peer, entry: Message | Watch, *, sealed: bool = False) -> Denied | None:
         """Judge one message that is to leave, by what its recipient has proven: permitted unless forbidden.
+
+        Args:
+            peer: the recipient's node.
+            entry: the message.
+            sealed: whether it is to be sealed, for a node that may be away.
 
         Returns:
             what its sender is told if it may not leave.
@@ -232,7 +255,8 @@ class Admission:
         recipient = Principal(peer.name, peer.name) if proof is None else proof.principal
         who = entry.sender
         sender = Principal(self.voices.identifier(who) if isinstance(who, Voice) else self.name, self.name)
-        decision = self.policies.sending(sender, recipient, now=self.now())
+        relay = None if sealed or peer.carrier is None else peer.carrier.pin
+        decision = self.policies.sending(sender, recipient, now=self.now(), relay=relay, sealed=sealed)
         self._record(decision, sender, SEND, PRINCIPAL, peer.name)
         if decision.allowed:
             return None
@@ -266,7 +290,8 @@ class Admission:
         cell = self.runtime.find(entry.recipient)
         reason: Reason = "unknown agent"
         if cell is not None:
-            if any(self._may_send(proof, name, cell) for name in self._tables[cell.spec]):
+            way = _way(peer)
+            if any(self._may_send(proof, name, cell, way) for name in self._tables[cell.spec]):
                 return cell
             reason = "denied"
         self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, proof.sender.id, reason))
@@ -299,36 +324,43 @@ class Admission:
             self.bury(entry, peer.name, "overloaded", str(error))
             return error
         try:
-            return self._queue(entry, proof, reply, late=late)
+            return self._queue(entry, proof, reply, _way(peer), late=late)
         except Refusal as refused:
             self.bury(entry, proof.sender.id, refused.reason, refused.why)
             return refused.error
 
-    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, *, late: bool) -> Asked | Full | None:
+    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, way: Way, *, late: bool) -> Asked | Full | None:
         if late:
             raise Refusal("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
             raise Refusal("stopped", NotDelivered("the node is stopping: nothing was run"))
-        cell, message = self._judge(entry, proof)
+        cell, message = self._judge(entry, proof, way)
         return self._deliver(entry, cell, message, proof, reply)
 
-    def _judge(self, entry: Message, proof: Proof) -> tuple[Cell | PoolCell, object]:
+    def _judge(self, entry: Message, proof: Proof, way: Way) -> tuple[Cell | PoolCell, object]:
         """Find the agent, ask the policy, and decode the message in between."""
         known = proof.passages.get((entry.recipient, entry.name))
         decision: Decision | None
         if known is not None and self.runtime.find(entry.recipient) is known.cell:
             cell, cls, decision = known.cell, known.cls, known.decision
         else:
-            cell, cls = self._find(entry, proof)
-            decision = self._attribute_part(proof, entry.name, cell)
-            if decision is not None and decision.allowed and not self.policies.reads_time(entry.name, cell.spec.agent):
+            cell, cls = self._find(entry, proof, way)
+            decision = self._attribute_part(proof, entry.name, cell, way)
+            if decision is not None and decision.allowed and not self.policies.is_volatile(entry.name, cell.spec.agent):
                 proof.note_passage(entry.recipient, entry.name, Passage(cell, cls, decision))
         if decision is not None:
             self._settle(decision, proof, entry.name, cell)
         message = self._decode(entry, cls)
         if decision is None:
             decision = self.policies.decide(
-                proof.principal, entry.name, cell.spec.agent, cell.name, message, now=self.now()
+                proof.principal,
+                entry.name,
+                cell.spec.agent,
+                cell.name,
+                message,
+                now=self.now(),
+                relay=way.relay,
+                created=way.created,
             )
             self._settle(decision, proof, entry.name, cell)
         return cell, message
@@ -338,25 +370,27 @@ class Admission:
         if not decision.allowed:
             raise Refusal("denied", Denied(), decision.reason)
 
-    def _find(self, entry: Message, proof: Proof) -> tuple[Cell | PoolCell, type]:
+    def _find(self, entry: Message, proof: Proof, way: Way) -> tuple[Cell | PoolCell, type]:
         cell = self.runtime.find(entry.recipient)
         if cell is None:
             raise Refusal("unknown agent", Denied())
         found = self._tables[cell.spec].get(entry.name)
         if found is not None:
             return cell, found[0]
-        open_to_sender = sorted(name for name in self._tables[cell.spec] if self._may_send(proof, name, cell))
+        open_to_sender = sorted(name for name in self._tables[cell.spec] if self._may_send(proof, name, cell, way))
         if not open_to_sender:
             raise Refusal("not handled", Denied())
         name, takes = printable(entry.name, 50), ", ".join(open_to_sender)
         raise Refusal("not handled", NotHandled(f"{cell.name} does not handle {name}; you may send it {takes}"))
 
-    def _may_send(self, proof: Proof, name: str, cell: Cell | PoolCell) -> bool:
-        decision = self._attribute_part(proof, name, cell)
+    def _may_send(self, proof: Proof, name: str, cell: Cell | PoolCell, way: Way) -> bool:
+        decision = self._attribute_part(proof, name, cell, way)
         return decision is None or decision.allowed
 
-    def _attribute_part(self, proof: Proof, name: str, cell: Cell | PoolCell) -> Decision | None:
-        return self.policies.attribute_part(proof.principal, name, cell.spec.agent, cell.name, now=self.now())
+    def _attribute_part(self, proof: Proof, name: str, cell: Cell | PoolCell, way: Way) -> Decision | None:
+        return self.policies.attribute_part(
+            proof.principal, name, cell.spec.agent, cell.name, now=self.now(), relay=way.relay, created=way.created
+        )
 
     def _decode(self, entry: Message, cls: type) -> object:
         self.decoded += 1

@@ -133,6 +133,11 @@ class Attachment:
     """What is to be acknowledged, when the relay takes it."""
     _acknowledging: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
+    @property
+    def pin(self) -> str | None:
+        """Which relay it is, where that is pinned."""
+        return None if self.relay.pin is None else format_identifier(self.relay.pin)
+
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it was dropped, for the relay is away or takes too little."""
         if not self.is_attached:

@@ -27,7 +27,7 @@ from autonomy_trio.errors import (
     ReplyError,
     TrustError,
 )
-from autonomy_trio.fabric.admission import Admission, Refusal
+from autonomy_trio.fabric.admission import Admission, Refusal, Way
 from autonomy_trio.fabric.histories import Histories
 from autonomy_trio.fabric.journal import StoreFailed
 from autonomy_trio.fabric.memories import Known, Memories
@@ -89,6 +89,11 @@ class Depot(Protocol):
     @property
     def is_attached(self) -> bool:
         """Whether the relay is there now."""
+        ...
+
+    @property
+    def pin(self) -> str | None:
+        """Which relay it is, where that is pinned."""
         ...
 
     async def store(self, destination: bytes, packet: bytes, time_to_live: int) -> str | None:
@@ -266,14 +271,14 @@ class Durable:
             self._left.add(depot)
             return False
         self._open[key] = [place]
-        self._nursery.start_soon(self._handle, sealed, len(packet))
+        self._nursery.start_soon(self._handle, sealed, depot, len(packet))
         return True
 
-    async def _handle(self, sealed: Sealed, size: int) -> None:
+    async def _handle(self, sealed: Sealed, depot: Depot, size: int) -> None:
         key = sealed.sender.identifier, sealed.stamp.id
         finished = False
         try:
-            taken = await self._deliver(sealed)
+            taken = await self._deliver(sealed, depot)
             # What policy refuses is refused again, so a stranger's envelopes take no room in the memory.
             if taken:
                 await self._memories.remember(*key, sealed.stamp.expires)
@@ -284,13 +289,13 @@ class Durable:
             places = self._open.pop(key)
             self._bytes -= size
             self._ended.unpark_all()
-        for depot, identifier in places:
+        for place, identifier in places:
             if finished:
-                depot.acknowledge(identifier)
+                place.acknowledge(identifier)
             else:
-                self._left.add(depot)
+                self._left.add(place)
 
-    async def _deliver(self, sealed: Sealed) -> bool | None:
+    async def _deliver(self, sealed: Sealed, depot: Depot) -> bool | None:
         """Have what an envelope says handled; False where policy refused all of it, None where it is to come again."""
         taken = False
         for entry in sealed.entries:
@@ -302,7 +307,8 @@ class Durable:
                 node = format_identifier(sealed.sender.identifier)
                 self._admission.bury(entry, node, "denied", str(error))
                 continue
-            handled = await self._tell(entry, proof, sealed.stamp.expires)
+            way = Way(depot.pin, sealed.stamp.created)
+            handled = await self._tell(entry, proof, way, sealed.stamp.expires)
             if handled is None:
                 return None
             taken = taken or handled
@@ -323,7 +329,7 @@ class Durable:
             agent = verify_agent(introduced[0], sealed.sender, created)
         return self._admission.prove_sealed(sealed.sender, shown, created, agent)
 
-    async def _tell(self, entry: Tell, proof: Proof, expires: int) -> bool | None:
+    async def _tell(self, entry: Tell, proof: Proof, way: Way, expires: int) -> bool | None:
         """Have one message handled, however often that takes; False: it was refused, None: it is to come again."""
         failures, agent_until = 0, trio.current_time() + AGENT_LIMIT
         while not (self._runtime.draining or self._closing.is_set()):
@@ -333,7 +339,7 @@ class Durable:
             pause = AGENT_PAUSE
             reply = PendingReply()
             try:
-                cell, delivery = self._admission.prepare_sealed(entry, proof, reply)
+                cell, delivery = self._admission.prepare_sealed(entry, proof, reply, way)
                 await cell.accept(delivery, None)
                 await reply.wait(delivery.cancel)
             except Refusal as refusal:

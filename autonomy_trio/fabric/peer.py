@@ -67,6 +67,11 @@ class Carrier(Protocol):
         """Whether the relay is there now."""
         ...
 
+    @property
+    def pin(self) -> str | None:
+        """Which relay it is, where that is pinned."""
+        ...
+
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it had to be dropped."""
         ...
@@ -121,7 +126,7 @@ class Judge(Protocol):
         """Tell whether what may be sent to a node depends on what is not known of it yet."""
         ...
 
-    def may_send(self, peer: "Peer", entry: Message | Watch) -> Denied | None:
+    def may_send(self, peer: "Peer", entry: Message | Watch, *, sealed: bool = False) -> Denied | None:
         """Judge one message that is to leave: why it may not, or None."""
         ...
 
@@ -231,6 +236,8 @@ class Peer:
     """Bounds the agents that are introduced to the node."""
     carrier: Carrier | None = None
     """What the last packet left by."""
+    via: str | None = None
+    """The pinned relay that the packet came by which is being looked at."""
     ended: bool = False
     asks_for_credit: bool = False
     """Whether a task asks the node again and again how far it is."""

@@ -104,6 +104,8 @@ class Peers:
     _peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
     _begin_flow: Callable[[], int] = attrs.field(factory=lambda: itertools.count(1).__next__)
     _requests: Iterator[int] = attrs.field(factory=lambda: itertools.count(1))
+    _came_by: str | None = None
+    """The pinned relay that brought the packet that is being looked at."""
     _told: int = 0
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
     _timer_rings: float = -math.inf
@@ -237,10 +239,11 @@ class Peers:
 
     def may_send(self, node: bytes, entry: Tell) -> Denied | None:
         """Judge a message that is to leave sealed, by what its node has proven: why it may not, or None."""
-        return self.judge.may_send(self._peers.get(node) or Peer(node), entry)
+        return self.judge.may_send(self._peers.get(node) or Peer(node), entry, sealed=True)
 
     def receive(self, carrier: Carrier, source: bytes, packet: bytes) -> None:
         """Take a packet from a relay; never raises, never waits."""
+        self._came_by = carrier.pin
         self.endpoint.receive(packet, (carrier, source), self.now(), trio.current_time())
         self._carry_out()
 
@@ -504,6 +507,7 @@ class Peers:
         peer = self._peers.get(event.peer)
         if peer is None or peer.bundle is None:
             return  # nothing is taken from whom the endpoint has not presented
+        peer.via = self._came_by
         for entry in event.entries:
             match entry:
                 case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited() | Blocked():

@@ -85,7 +85,7 @@ class Reach:
 
 
 _Shown = tuple[frozenset[bytes], frozenset[object]]
-_Key = tuple[str, str, str, str, _Shown, bool, str | None, _Shown]
+_Key = tuple[str, str, str, str, _Shown, bool, bool, _Shown]
 _Verdict = tuple[Decision | None, float]
 """An answer of the attribute part, and when it ceases to hold."""
 _NOBODY: Final[_Shown] = (frozenset(), frozenset())
@@ -157,10 +157,13 @@ class Policies:
         found = self._slices.get((agent, action))
         return found is not None and found.reads_message
 
-    def reads_time(self, action: str, agent: str) -> bool:
-        """Tell whether a decision about this action at this class of agents can change with the time alone."""
+    def is_volatile(self, action: str, agent: str) -> bool:
+        """Tell whether the attribute part can decide differently about two such messages of one sender.
+
+        It does where it reads the time, the relay that brought a message, or when that was sealed.
+        """
         found = self._slices.get((agent, action))
-        return found is not None and found.reads_time
+        return found is not None and found.is_volatile
 
     @property
     def restricts_sending(self) -> bool:
@@ -186,6 +189,7 @@ class Policies:
         now: float,
         is_local: bool = False,
         relay: str | None = None,
+        created: int | None = None,
     ) -> Decision | None:
         """Decide as far as it goes without the message.
 
@@ -197,12 +201,13 @@ class Policies:
             now: Unix seconds.
             is_local: whether the sender is of this node.
             relay: the pinned relay that brought it; None without one.
+            created: Unix seconds when it was sealed; None for what came in a session.
 
         Returns:
             the decision, or None where it depends on the message: ask `decide`.
         """
         principal = _at(now, principal)
-        key = (agent, action, resource, principal.id, _shown(principal), is_local, relay, _NOBODY)
+        key = (agent, action, resource, principal.id, _shown(principal), is_local, created is not None, _NOBODY)
         known = self._cache.get(key)
         if known is not None and now < known[1]:
             self._cache.move_to_end(key)
@@ -210,14 +215,17 @@ class Policies:
         found = self._slices.get((agent, action))
         if found is None:
             return self._no_policy(principal, action, agent)
-        question = Question(principal, action, agent, resource, _circumstances(now, is_local=is_local, relay=relay))
+        circumstances = _circumstances(now, is_local=is_local, relay=relay, created=created)
+        question = Question(principal, action, agent, resource, circumstances)
         verdict = self._evaluator.judge(found, question, early=True)
         decision = None if verdict is None else self._decision(principal, verdict)
-        if not found.reads_time:
+        if not found.is_volatile:
             keep(self._cache, key, (decision, principal.expires), self._most_cached)
         return decision
 
-    def sending(self, sender: Principal, recipient: Principal, *, now: float, relay: str | None = None) -> Decision:
+    def sending(
+        self, sender: Principal, recipient: Principal, *, now: float, relay: str | None = None, sealed: bool = False
+    ) -> Decision:
         """Decide whether something may be sent to somebody: permitted unless a policy about `SEND` forbids it.
 
         Args:
@@ -225,6 +233,7 @@ class Policies:
             recipient: to whom, with what that has proven.
             now: Unix seconds.
             relay: the pinned relay that is to take it; None without one.
+            sealed: whether it is to be sealed, for a node that may be away.
         """
         found = self._slices.get((PRINCIPAL, SEND))
         if found is None:
@@ -232,17 +241,17 @@ class Policies:
                 recipient, Verdict(allowed=True, policies=(), errors=(), reason="permitted: nothing forbids sending")
             )
         sender, recipient = _at(now, sender), _at(now, recipient)
-        key = (PRINCIPAL, SEND, recipient.id, sender.id, _shown(sender), False, relay, _shown(recipient))
+        key = (PRINCIPAL, SEND, recipient.id, sender.id, _shown(sender), False, sealed, _shown(recipient))
         known = self._cache.get(key)
         if known is not None and known[0] is not None and now < known[1]:
             self._cache.move_to_end(key)
             return known[0]
-        context = _circumstances(now, is_local=False, relay=relay)
+        context = _circumstances(now, is_local=False, relay=relay, created=int(now) if sealed else None)
         question = Question(sender, SEND, PRINCIPAL, recipient.id, context, recipient)
         verdict = self._evaluator.judge(found, question, early=False)
         assert verdict is not None  # noqa: S101 - with everything there is nothing left open
         decision = self._decision(recipient, verdict)
-        if not found.reads_time:
+        if not found.is_volatile:
             keep(self._cache, key, (decision, min(sender.expires, recipient.expires)), self._most_cached)
         return decision
 
@@ -257,6 +266,7 @@ class Policies:
         now: float,
         is_local: bool = False,
         relay: str | None = None,
+        created: int | None = None,
     ) -> Decision:
         """Decide with everything; never cached.
 
@@ -269,12 +279,13 @@ class Policies:
             now: Unix seconds.
             is_local: whether the sender is of this node.
             relay: the pinned relay that brought it; None without one.
+            created: Unix seconds when it was sealed; None for what came in a session.
         """
         principal = _at(now, principal)
         found = self._slices.get((agent, action))
         if found is None:
             return self._no_policy(principal, action, agent)
-        context = _circumstances(now, is_local=is_local, relay=relay)
+        context = _circumstances(now, is_local=is_local, relay=relay, created=created)
         try:
             context["message"] = to_cedar(found.message, message, "context.message")
         except ValueError as error:
@@ -322,8 +333,10 @@ def _forbids(found: Slice) -> tuple[str, ...]:
     return tuple(rule.text for rule in found.rules.values() if rule.effect == "forbid")
 
 
-def _circumstances(now: float, *, is_local: bool, relay: str | None) -> dict[str, object]:
-    circumstances: dict[str, object] = {"time": int(now), "is_local": is_local}
+def _circumstances(now: float, *, is_local: bool, relay: str | None, created: int | None) -> dict[str, object]:
+    circumstances: dict[str, object] = {"time": int(now), "is_local": is_local, "sealed": created is not None}
+    if created is not None:
+        circumstances["created"] = created
     if relay is not None:
         circumstances["relay"] = relay
     return circumstances

@@ -69,7 +69,17 @@ ATTRIBUTE_TYPES: Final[Mapping[AttributeType, CedarType]] = {
     "bool": BOOLEAN,
     "set": SetOf(STRING),
 }
-_OWN_FIELDS: Final[Mapping[str, CedarType]] = {"time": LONG, "is_local": BOOLEAN, "relay": STRING}
+_OWN_FIELDS: Final[Mapping[str, CedarType]] = {
+    "time": LONG,
+    "is_local": BOOLEAN,
+    "relay": STRING,
+    "sealed": BOOLEAN,
+    "created": LONG,
+}
+_SOMETIMES: Final = frozenset({"relay", "created"})
+"""Those that are there only for what came by a pinned relay, and for what was sealed."""
+VOLATILE: Final = ("time", "relay", "created")
+"""Those that differ from one message of a sender to the next: what is decided by them is not remembered."""
 _SCALARS: Final[Mapping[type, Scalar]] = {str: STRING, int: LONG, bool: BOOLEAN}
 _SEQUENCES: Final = (list, set, frozenset)
 
@@ -144,12 +154,12 @@ def principal_record(attributes: Mapping[str, AttributeType | None]) -> Record:
 
 def context_record(message: Record) -> Record:
     """Return what a policy about that message reads as ``context``."""
-    return Record({"message": message, **_OWN_FIELDS}, frozenset({"relay"}))
+    return Record({"message": message, **_OWN_FIELDS}, _SOMETIMES)
 
 
 def sending_record() -> Record:
     """Return what a policy about sending reads as ``context``."""
-    return Record(_OWN_FIELDS, frozenset({"relay"}))
+    return Record(_OWN_FIELDS, _SOMETIMES)
 
 
 def schema_json(

@@ -22,7 +22,7 @@ from autonomy_trio.trust.expression import (
     proven_paths_in,
     reads_context,
 )
-from autonomy_trio.trust.schema import Record
+from autonomy_trio.trust.schema import VOLATILE, Record
 from autonomy_trio.trust.whole import Effect, WholePolicy, named_actions, type_in_scope
 
 _ALL: Final = {"op": "All"}
@@ -38,7 +38,7 @@ class Clause:
         expression: what is evaluated.
         proven: what it reads that somebody has to prove, as ``principal.team``.
         reads_message: whether it waits for the second step.
-        reads_time: whether what it says changes by itself.
+        is_volatile: whether what it says may differ from one message of a sender to the next.
     """
 
     text: str
@@ -46,7 +46,7 @@ class Clause:
     expression: Expression
     proven: frozenset[str]
     reads_message: bool
-    reads_time: bool
+    is_volatile: bool
 
 
 @frozen
@@ -108,7 +108,7 @@ class Slice:
         each_clause: every clause as a policy of its own, named by `clause_id`, to explain denials with.
         proven: what the rules read that has to be proven.
         reads_message: whether a rule has clauses beyond its attribute part.
-        reads_time: whether the attribute part depends on the time.
+        is_volatile: whether a clause of the attribute part is.
         message: the message's fields that are read, with their types.
     """
 
@@ -119,7 +119,7 @@ class Slice:
     each_clause: cedarpy.PolicySet
     proven: frozenset[str]
     reads_message: bool
-    reads_time: bool
+    is_volatile: bool
     message: Record
 
     def verdict(self, matched: Collection[str], *, early: bool) -> bool | None:
@@ -157,7 +157,7 @@ def make_slice(rules: Sequence[Rule], message: Record) -> Slice:
         ),
         proven=frozenset(chain.from_iterable(clause.proven for clause in clauses)),
         reads_message=any(rule.reads_message for rule in rules),
-        reads_time=any(clause.reads_time for rule in rules for clause in rule.early),
+        is_volatile=any(clause.is_volatile for rule in rules for clause in rule.early),
         message=message.only(message_fields_in([clause.expression for clause in clauses])),
     )
 
@@ -201,7 +201,7 @@ def _clause(expression: Expression) -> Clause:
         expression=expression,
         proven=proven_paths_in(expression),
         reads_message=reads_context(expression, "message"),
-        reads_time=reads_context(expression, "time"),
+        is_volatile=any(reads_context(expression, name) for name in VOLATILE),
     )
 
 

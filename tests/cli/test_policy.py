@@ -125,6 +125,22 @@ def test_explain_with_a_message_leaves_nothing_open(call: Call, file: Path) -> N
     assert "could not be evaluated: context.message.amount does not fit in 64 bits" in explain(2**63)
 
 
+def test_explain_tells_an_agent_from_its_node_and_what_is_sealed_from_what_is_not(call: Call, file: Path) -> None:
+    file.write_text(
+        'forbid(principal == Principal::"Iagent", action, resource is Clumsy);\n'
+        'forbid(principal, action, resource is Clumsy) when { principal.node == "Inode" && !context.sealed };\n'
+    )
+
+    def explain(*options: str) -> str:
+        shown = call("policy", "explain", APP, "--policy", file, "--attribute", "team=payments", *options).out
+        return shown[shown.index("clumsy") :].split("\n")[1]
+
+    assert "forbidden by p.cedar:1" in explain("--id", "Iagent", "--node", "Inode")
+    assert "forbidden by p.cedar:2" in explain("--id", "Iother", "--node", "Inode")
+    assert "permitted by Clumsy.fail" in explain("--id", "Iother", "--node", "Inode", "--sealed")
+    assert "forbidden by p.cedar:2" in explain("--id", "Inode")
+
+
 def test_explain_says_whether_anything_may_be_sent_to_somebody(call: Call, file: Path) -> None:
     file.write_text(SENDING)
     assert call("policy", "explain", APP, "--policy", file).out.endswith(

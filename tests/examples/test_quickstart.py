@@ -13,7 +13,9 @@ from tests.support.processes import PATIENCE, ROOT, Process, environment, run_on
 def readme_lines() -> list[str]:
     """What the README shows of it, line by line."""
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    (block,) = (each for each in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "is back" in each)
+    (block,) = (
+        each for each in re.findall(r"^```\w*\n(.*?)^```$", text, re.MULTILINE | re.DOTALL) if "is back" in each
+    )
     return block.splitlines()
 
 

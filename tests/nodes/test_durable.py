@@ -133,6 +133,10 @@ class World:
             yield node
 
 
+def write(path: Path, text: str) -> None:
+    path.write_text(text)
+
+
 @pytest.fixture
 def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Open homes and make commits in the loop: a thread would let virtual time run away."""
@@ -471,6 +475,40 @@ async def test_a_cancelled_tell_leaves_nothing_behind(tmp_path: Path, autojump_c
         await world.till.tell(Pay(2), durable=True)
         async with world.shop():
             await paid(2)
+
+
+@pytest.mark.parametrize(
+    ("condition", "seconds", "handled"),
+    [
+        ("context.sealed", 100, True),
+        ("!context.sealed", 100, False),
+        ("context has created && context.time - context.created < 60", 10, True),
+        ("context has created && context.time - context.created < 60", 100, False),
+    ],
+)
+async def test_policies_know_what_was_sealed_and_when(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, condition: str, seconds: float, handled: bool
+) -> None:
+    policy = tmp_path / "policy.cedar"
+    write(policy, f'forbid(principal, action == Action::"Pay", resource) unless {{ {condition} }};')
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        await trio.sleep(seconds)
+        async with world.shop(policy=policy) as shop:
+            await trio.sleep(2)
+            assert shop.dead_letters.counts() == ({} if handled else {"denied": 1})
+        assert BOOK.paid == ([1] if handled else [])
+
+
+async def test_a_policy_can_forbid_that_anything_is_sealed(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    policy = tmp_path / "policy.cedar"
+    write(policy, 'forbid(principal, action == Action::"Send", resource) when { context.sealed };')
+    async with open_world(tmp_path / "shop", policy=policy) as world, world.shop():
+        assert await world.till.ask(Poke()) == 1
+        with pytest.raises(NotStored, match="was not sent"):
+            await world.till.tell(Pay(1), durable=True)
 
 
 @frozen

@@ -15,7 +15,7 @@ from autonomy_trio import Down, Request, agent, on
 from autonomy_trio.errors import ConfigurationError, DeclarationError, Denied, NotHandled, PolicyError
 from autonomy_trio.messages import Untyped
 from autonomy_trio.trust.anchors import Anchor, to_toml
-from autonomy_trio.trust.records import parse_identifier
+from autonomy_trio.trust.records import format_identifier, parse_identifier
 from tests.support.net import Add, Counter, Net, Note, Secret, Total
 
 OPEN_SECRET = 'permit(principal, action == Action::"Secret", resource is Counter);\n'
@@ -186,6 +186,23 @@ async def test_a_recipient_that_has_proven_enough_is_sent_to_and_is_always_answe
         assert await server.ref(careful.address("counter"), Counter).ask(Secret()) == 42
         with pytest.raises(Denied, match="denied Add: its policy does not let you"):
             await careful.ref(server.address("counter"), Counter).ask(Add(1))
+
+
+async def test_policies_know_the_pinned_relay_that_brought_a_message(
+    net: Net, file: Path, autojump_clock: object
+) -> None:
+    relay = net.relay
+    assert relay is not None
+    pin = format_identifier(relay._vault.identifier)
+    write(file, f'permit(principal, action, resource) when {{ context has relay && context.relay == "{pin}" }};')
+    for url, expected in ((net.url, False), (f"{net.url}#{pin}", True)):
+        async with net.node([Counter], policy=file, relay=url) as server, net.node() as bob:
+            counter = bob.ref(server.address("counter").replace(f"#{pin}", ""), Counter)
+            if expected:
+                assert await counter.ask(Secret()) == 42
+                continue
+            with pytest.raises(Denied):
+                await counter.ask(Secret())
 
 
 @frozen

@@ -53,8 +53,11 @@ def first(
     resource: str = "counter",
     is_local: bool = False,
     relay: str | None = None,
+    created: int | None = None,
 ) -> Decision | None:
-    return policies.attribute_part(principal, action, "Counter", resource, now=now, is_local=is_local, relay=relay)
+    return policies.attribute_part(
+        principal, action, "Counter", resource, now=now, is_local=is_local, relay=relay, created=created
+    )
 
 
 def whole(policies: Policies, principal: Principal, message: object, action: str = "Add", now: float = 0.0) -> Decision:
@@ -235,6 +238,23 @@ def test_the_circumstances_can_be_read_and_are_part_of_what_is_cached() -> None:
         first(policies, sender(), relay="ws://x"),
     ]
     assert [verdict.allowed for verdict in verdicts if verdict is not None] == [False, True, True, False]
+
+
+def test_when_it_was_sealed_can_be_read_and_is_never_taken_from_what_was_cached() -> None:
+    policies = compiled(get("context.sealed && context has created && context.time - context.created <= 60"))
+    ages = (None, 0, 60, 61, 60)
+    verdicts = [first(policies, sender(), now=100.0, created=None if age is None else 100 - age) for age in ages]
+    assert [verdict.allowed for verdict in verdicts if verdict is not None] == [False, True, True, False, True]
+    assert policies.is_volatile("Get", "Counter")
+
+
+def test_a_policy_about_sealed_messages_is_cached_for_them_and_for_others_apart() -> None:
+    policies = compiled(get("!context.sealed"))
+    verdicts = [first(policies, sender(), created=created) for created in (None, 1, None, 2)]
+    assert [verdict.allowed for verdict in verdicts if verdict is not None] == [True, False, True, False]
+    assert policies.statistics().cached == 2
+    assert not policies.is_volatile("Get", "Counter")
+    assert not policies.is_volatile("Nothing", "Counter")
 
 
 def test_a_cached_decision_is_the_same_and_asks_cedar_nothing() -> None:

@@ -126,8 +126,8 @@ def test_a_principal_has_its_names_always_and_its_attributes_perhaps() -> None:
 
 def test_the_relay_alone_may_be_absent_from_the_context() -> None:
     record = context_record(Record({}))
-    assert record.fields.keys() == {"message", "time", "is_local", "relay"}
-    assert record.optional == {"relay"}
+    assert record.fields.keys() == {"message", "time", "is_local", "relay", "sealed", "created"}
+    assert record.optional == {"relay", "created"}
 
 
 def test_values_are_taken_field_by_field_and_the_rest_is_left_out() -> None:
