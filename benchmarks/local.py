@@ -131,7 +131,7 @@ def run(*, quick: bool, scale: float = 1.0, ten_million: bool = False) -> Iterat
     yield from _memory(max(LEAST_LIVE, round(MILLION * scale)))
     if ten_million:
         yield Result(TEN_MILLION, resident.measure("agents", round(10 * MILLION * scale)).whole / GIB)
-    yield _lateness(repetitions, max(5 * workloads.PERIOD, (0.5 if quick else 2) * scale))
+    yield _lateness(repetitions, max(50 * workloads.PERIOD, (0.5 if quick else 2) * scale))
 
 
 def _memory(number: int) -> Iterator[Result]:

@@ -29,7 +29,7 @@ def test_a_quick_run_writes_every_row_as_json(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "benchmarks", "local", "--quick", "--scale", "0.001", "--json", str(file)]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     run = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, encoding="utf-8", check=False)
-    assert run.returncode in {0, 1}, run.stderr  # so small a run proves nothing about speed
+    assert file.exists(), run.stderr  # what it exits with hangs on speed, of which so small a run proves nothing
     rows = json.loads(file.read_text())
     assert list(rows) == [*(work.row.workload for work in WORKS), BYTES.workload, RESIDENT.workload, LATENESS.workload]
     for workload, row in rows.items():
