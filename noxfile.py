@@ -34,7 +34,7 @@ def add_pyenv_interpreters() -> None:
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package with its extras, editable so that no tool meets an older build of it, and groups."""
-    session.install("--editable", ".[reload]", *nox.project.dependency_groups(PYPROJECT, *groups))
+    session.install("--editable", ".[redis,reload]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
 add_pyenv_interpreters()
@@ -94,7 +94,7 @@ def docs(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest dependencies that pyproject.toml allows, which only uv can find."""
     session.install("uv")
-    session.run("uv", "pip", "install", "--resolution=lowest-direct", "--editable=.[reload]", "--group=test")
+    session.run("uv", "pip", "install", "--resolution=lowest-direct", "--editable=.[redis,reload]", "--group=test")
     session.run("pytest", *(session.posargs or (*IN_PARALLEL, *WITHOUT_SCALE)))
 
 

@@ -103,8 +103,11 @@ def store_option(command: F) -> F:
     """Add ``--store STORE``."""
     return click.option(
         "--store",
+        envvar="AUTONOMY_STORE",
+        show_envvar=True,
         metavar="STORE",
-        help="Keep what is sent with durable=True to nodes that are away: sqlite:PATH. Without it, it is refused.",
+        help="Keep what is sent with durable=True to nodes that are away: sqlite:PATH, or redis://HOST:PORT/DB, where"
+        " all relays on one database are one cluster. Without it, it is refused.",
     )(command)
 
 

@@ -24,8 +24,7 @@ from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import relay_report
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.relay_policy import RelayPolicy
-from autonomy_trio.fabric.store import Store
-from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.stores import Keeping, open_store
 from autonomy_trio.fabric.websocket import listen
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.records import format_identifier
@@ -69,14 +68,14 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
     passphrase = passphrase_for(home)
 
     async def main() -> None:
-        mailboxes = nullcontext() if store is None else open_store(store)
+        mailboxes = nullcontext(Keeping()) if store is None else open_store(store)
         with Vault.open(home, passphrase=passphrase) as vault:
             async with mailboxes as kept:
                 await serve(vault, kept)
 
-    async def serve(vault: Vault, kept: Store | None) -> None:
+    async def serve(vault: Vault, kept: Keeping) -> None:
         who = _policy(vault, anchors or anchors_of(home), policy, private=private)
-        forwarding = Relay(vault, store=kept, policy=who)
+        forwarding = Relay(vault, store=kept.store, cluster=kept.cluster, policy=who)
         listener = await listen(where)
         url = listener.address.url
         async with stoppable() as stop, trio.open_nursery() as nursery:

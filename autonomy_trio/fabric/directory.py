@@ -75,6 +75,8 @@ class Directory:
 
     _now: Callable[[], float]
     """Unix seconds."""
+    _on_listed: Callable[[Listing, Found], None] = lambda _, found: None  # noqa: ARG005 - the shape of the call
+    """Takes what a node that is registered here has published."""
     _listed: dict[bytes, _Listed] = attrs.field(factory=dict[bytes, _Listed])
     _bytes: int = 0
     _bundles: OrderedDict[bytes, Bundle] = attrs.field(factory=OrderedDict[bytes, Bundle])
@@ -101,23 +103,34 @@ class Directory:
         is_allowed = self._may(node, type(frame))
         if isinstance(frame, Lookup):
             return self._look_up(frame) if is_allowed else Records(frame.request, (), more=True)
-        if is_allowed:
-            self._publish(node, frame.listing)
+        if is_allowed and (found := self._verified(frame.listing, node)) is not None:
+            self._list(frame.listing, found)
+            self._on_listed(frame.listing, found)
         return None
 
-    def _publish(self, node: bytes, listing: Listing) -> None:
-        name = format_identifier(node)
+    def learn(self, listing: Listing) -> None:
+        """List what a node has published at another relay, if it holds."""
+        found = self._verified(listing, None)
+        if found is not None:
+            self._list(listing, found)
+
+    def _verified(self, listing: Listing, node: bytes | None) -> Found | None:
+        """Return a record that holds and is new; None for another, or one of another node than `node`."""
         try:
             found = verify_listing(listing, self._now())
         except ProtocolError as error:
             # Nothing is ended for it: a clock that is wrong is no attack.
-            _log.debug("record not listed", node=name, why=str(error))
-            return
-        known = self._listed.get(node)
-        if found.record.node != node or (known is not None and not found.replaces(known.found)):
+            _log.debug("record not listed", node=None if node is None else format_identifier(node), why=str(error))
+            return None
+        known = self._listed.get(found.record.node)
+        if node not in {None, found.record.node} or (known is not None and not found.replaces(known.found)):
+            name = format_identifier(found.record.node)
             _log.debug("record not listed: of another node, or older than the one that is", node=name)
-            return
-        agents = found.record.agents
+            return None
+        return found
+
+    def _list(self, listing: Listing, found: Found) -> None:
+        node, agents = found.record.node, found.record.agents
         listed = _Listed(
             listing,
             found,
@@ -130,6 +143,7 @@ class Directory:
             for each in [each for each, one in self._listed.items() if self._now() >= one.found.record.expires]:
                 self._remove(each)
         if not self._has_room(listed):
+            name = format_identifier(node)
             _log.warning("record not listed: the directory is full", node=name, listed=len(self._listed))
         elif agents:
             self._listed[node] = listed

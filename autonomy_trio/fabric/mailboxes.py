@@ -142,6 +142,7 @@ class Desk:
         self._fetched.unpark_all()
 
     def _say(self, frame: Stored) -> None:
+        self._mailboxes.count(frame.refusal)
         if not self._outbox.put(join_frames([encode_frame(frame)])):
             _log.debug("answer dropped: its reader is slow", node=format_identifier(self._node.identifier))
 
@@ -158,8 +159,9 @@ class Desk:
             self._unstored_bytes -= sum(len(envelope.packet) for envelope in batch)
             refusals = await store.put(batch)
             for envelope, refusal in zip(batch, refusals, strict=True):
-                if refusal is None and (desk := self._mailboxes.desks.get(envelope.destination)) is not None:
-                    desk.notice()
+                self._mailboxes.count(refusal)
+                if refusal is None:
+                    self._mailboxes.notice(envelope.destination)
                 await self._say_patiently(Stored(envelope.id, refusal))
 
     async def _keep_handing_over(self, store: Store) -> None:
@@ -216,6 +218,25 @@ class Mailboxes:
     """Unix seconds."""
     desks: dict[bytes, Desk] = attrs.field(factory=dict[bytes, Desk])
     """Of the nodes that fetch."""
+    stored: int = 0
+    """Envelopes of which STORED was said."""
+    refused: int = 0
+    """Envelopes of which was said why they are not stored."""
+
+    def notice(self, node: bytes | None) -> None:
+        """Look for something new in the mailbox of a node, or of all that fetch."""
+        if node is None:
+            for desk in self.desks.values():
+                desk.notice()
+        elif (desk := self.desks.get(node)) is not None:
+            desk.notice()
+
+    def count(self, refusal: str | None) -> None:
+        """Count an answer to an envelope that was to be stored."""
+        if refusal is None:
+            self.stored += 1
+        else:
+            self.refused += 1
 
     def open_desk(self, node: Bundle, connection: Connection, outbox: Outbox, nursery: trio.Nursery) -> Desk:
         """Begin to serve a connection; its tasks run in the nursery."""

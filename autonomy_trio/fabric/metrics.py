@@ -79,6 +79,16 @@ def relay_report(statistics: RelayStatistics) -> Report:
                 "Connections that were one too many.",
                 statistics.turned_away,
             ),
+            Metric("autonomy_relay_passed_total", "counter", "Packets to other relays.", statistics.passed),
+            Metric("autonomy_relay_stored_total", "counter", "Envelopes that were stored.", statistics.stored),
+            Metric(
+                "autonomy_relay_not_stored_total", "counter", "Envelopes that were not stored.", statistics.not_stored
+            ),
+            Metric("autonomy_store_envelopes", "gauge", "Envelopes in the store.", statistics.kept),
+            Metric("autonomy_store_bytes", "gauge", "Bytes they count for.", statistics.kept_bytes),
+            Metric(
+                "autonomy_store_oldest_seconds", "gauge", "For how long the oldest has waited.", statistics.oldest_age
+            ),
         ),
         "draining" if statistics.draining else None,
     )

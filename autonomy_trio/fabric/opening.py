@@ -38,8 +38,7 @@ from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.proofs import Proofs
 from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.store import Store
-from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.stores import Keeping, open_store
 from autonomy_trio.fabric.voices import Voices
 from autonomy_trio.fabric.websocket import connect as websocket_connect
 from autonomy_trio.fabric.websocket import listen as websocket_listen
@@ -121,7 +120,8 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         agents: what to spawn: classes, callables that build an agent, pools, and `supervise` of these.
         relay: URLs of relays to attach to, ``ws://HOST:PORT``, with ``#I…`` to pin the relay's identity.
         listen: ``HOST:PORT`` for a relay of this process's own, attached to first.
-        store: where that relay keeps what is sent with ``durable=True`` to nodes that are away, ``sqlite:PATH``.
+        store: where that relay keeps what is sent with ``durable=True`` to nodes that are away: ``sqlite:PATH``, or
+            ``redis://HOST:PORT/DB``, where all relays on one database are one cluster.
         home: the folder that keeps the node's keys; without one they live in memory and end with the block.
         passphrase: what the home's secrets are encrypted with; given to a home without, it has it from then on.
         anchors: a file of the authorities to trust, in place of ``anchors.toml`` in the home; without either the node
@@ -166,7 +166,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
             open_memories(home, now()) as memories,
             trio.open_nursery() as network,
         ):
-            own_relay = None if listen is None else Relay(vault, now=now, store=kept)
+            own_relay = None if listen is None else Relay(vault, now=now, store=kept.store, cluster=kept.cluster)
             trust = _TrustFiles(vault.identifier, home, anchors, policy)
             ground = _Ground(vault, wallet, memories, audit_log, trust, network, connect, now)
             with ExitStack() as ending:
@@ -376,9 +376,9 @@ def _open_audit(file: str | Path | None) -> AbstractContextManager[AuditLog | No
 
 def _open_store(
     store: str | None, listen: str | None, now: Callable[[], float]
-) -> AbstractAsyncContextManager[Store | None]:
+) -> AbstractAsyncContextManager[Keeping]:
     if store is None:
-        return nullcontext()
+        return nullcontext(Keeping())
     if listen is None:
         msg = f"store={store!r} is for a relay of this process's own: say where it listens too"
         raise UsageError(msg)

@@ -8,7 +8,7 @@ its own, bounded in bytes.
 import math
 import secrets
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, final
 
 import attrs
@@ -16,11 +16,13 @@ import trio
 
 from autonomy_trio.errors import CredentialError, IdentityError, LinkBroken, ProtocolError
 from autonomy_trio.fabric.buckets import Places, TokenBucket
+from autonomy_trio.fabric.cluster import Cluster
 from autonomy_trio.fabric.directory import Directory
 from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, attend, send_patiently
 from autonomy_trio.fabric.mailboxes import Desk, Mailboxes
+from autonomy_trio.fabric.passing import OVERLOADED, UNKNOWN
 from autonomy_trio.fabric.relay_policy import RelayPolicy
-from autonomy_trio.fabric.store import Store
+from autonomy_trio.fabric.store import Store, Usage
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
@@ -30,6 +32,7 @@ from autonomy_trio.wire.constants import KEY_BYTES
 from autonomy_trio.wire.frames import (
     Deliver,
     Frame,
+    Listing,
     Lookup,
     Nack,
     Parameters,
@@ -95,6 +98,18 @@ class RelayStatistics:
     """Bytes in all outboxes, `FRAME_COST` for each frame among them."""
     draining: bool
     """Whether it lets nobody in any more."""
+    passed: int
+    """Packets that went to other relays of the cluster."""
+    stored: int
+    """Sealed envelopes of which STORED was said."""
+    not_stored: int
+    """Sealed envelopes of which was said why they are not stored."""
+    kept: int
+    """Sealed envelopes in the store, of all relays of a cluster; this and what follows may be some seconds old."""
+    kept_bytes: int
+    """Bytes they count for."""
+    oldest_age: float
+    """Seconds for which the oldest of them has waited; 0 where there is none."""
 
 
 @attrs.frozen
@@ -129,6 +144,7 @@ class Relay:
         outbox_bytes: bytes that may wait for one node.
         now: Unix seconds.
         store: where sealed envelopes are kept for nodes that are away; without one they are refused.
+        cluster: the other relays that keep theirs there.
         policy: who may register; without one, any node.
     """
 
@@ -136,6 +152,7 @@ class Relay:
     _outbox_bytes: int = OUTBOX_BYTES
     _now: Callable[[], float] = attrs.field(default=time.time, alias="now")
     _store: Store | None = attrs.field(default=None, alias="store")
+    _cluster: Cluster | None = attrs.field(default=None, alias="cluster")
     _policy: RelayPolicy | None = attrs.field(default=None, alias="policy")
     _limits: RelayLimits = attrs.field(factory=RelayLimits)
     _parameters: Parameters = attrs.field(factory=Parameters)
@@ -144,9 +161,7 @@ class Relay:
     _arrivals: dict[str, TokenBucket] = attrs.field(factory=dict[str, TokenBucket], init=False)
     _unregistered: Places = attrs.field(factory=lambda: Places(MOST_UNREGISTERED, MOST_UNREGISTERED_EACH), init=False)
     _watcher: Watcher = attrs.field(factory=Watcher, init=False)
-    _directory: Directory = attrs.field(
-        init=False, default=attrs.Factory(lambda self: Directory(self._now), takes_self=True)
-    )
+    _directory: Directory = attrs.field(init=False)
     _connections: int = attrs.field(default=0, init=False)
     _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
@@ -158,6 +173,11 @@ class Relay:
 
     def __attrs_post_init__(self) -> None:
         self._mailboxes = Mailboxes(self._store, self._now)
+        if self._cluster is None:
+            self._directory = Directory(self._now)
+        else:
+            self._directory = Directory(self._now, self._cluster.publish)
+            self._cluster.join(self)
 
     async def serve(self, listener: Listener) -> None:
         """Serve every link that a listener accepts, until cancelled."""
@@ -165,6 +185,7 @@ class Relay:
 
     def statistics(self) -> RelayStatistics:
         """Return what this relay has done and holds."""
+        kept = Usage() if self._store is None else self._store.usage()
         return RelayStatistics(
             nodes=len(self._members),
             connections=self._connections,
@@ -173,7 +194,43 @@ class Relay:
             turned_away=self._turned_away,
             waiting_bytes=sum(member.outbox.size for member in self._members.values()),
             draining=self._draining,
+            passed=0 if self._cluster is None else self._cluster.passed,
+            stored=self._mailboxes.stored,
+            not_stored=self._mailboxes.refused,
+            kept=kept.envelopes,
+            kept_bytes=kept.bytes,
+            oldest_age=0.0 if kept.oldest is None else max(0.0, self._now() - kept.oldest),
         )
+
+    @property
+    def attached(self) -> Collection[bytes]:
+        """See `cluster.Here.attached`."""
+        return self._members.keys()
+
+    def deliver(self, source: bytes, destination: bytes, packet: bytes) -> str | None:
+        """See `cluster.Here.deliver`."""
+        member = self._members.get(destination)
+        if member is None:
+            return UNKNOWN
+        if not member.outbox.put(join_frames([encode_frame(Deliver(source, packet))])):
+            return OVERLOADED
+        self._forwarded += 1
+        return None
+
+    def returned(self, source: bytes, destination: bytes, reason: str) -> None:
+        """See `cluster.Here.returned`."""
+        self._refused += 1
+        member = self._members.get(source)
+        if member is not None:
+            member.outbox.put(join_frames([encode_frame(Nack(reason, destination))]))
+
+    def learn(self, listing: Listing) -> None:
+        """See `cluster.Here.learn`."""
+        self._directory.learn(listing)
+
+    def notice(self, node: bytes | None) -> None:
+        """See `cluster.Here.notice`."""
+        self._mailboxes.notice(node)
 
     async def drain(self, last: bytes | None = None) -> None:
         """Let nobody in any more; return when what waits is sent, or `DRAIN_LIMIT` seconds have passed.
@@ -272,6 +329,8 @@ class Relay:
                 earlier.scope.cancel()
             # Before the welcome leaves: who has it may tell others at once that it can be reached.
             self._members[identifier] = member
+            if self._cluster is not None:
+                self._cluster.attach(identifier)
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
                 nursery.start_soon(self._write, member, registration.welcome)
@@ -282,6 +341,8 @@ class Relay:
                 desk.close()
                 if self._members.get(identifier) is member:
                     del self._members[identifier]
+                    if self._cluster is not None:
+                        self._cluster.detach(identifier)
                     self._left.unpark_all()
                     _log.debug("node detached", node=format_identifier(identifier), address=link.remote)
             nursery.cancel_scope.cancel()
@@ -290,6 +351,8 @@ class Relay:
 
     async def _write(self, member: _Member, welcome: bytes) -> None:
         try:
+            if self._cluster is not None:
+                await self._cluster.announced(member.identifier)
             await send_patiently(member.link, join_frames([welcome]))
             await member.outbox.write_to(member.link)
         except LinkBroken as error:
@@ -335,15 +398,16 @@ class Relay:
     def _forward(self, sender: _Member, frame: Send) -> None:
         destination = self._members.get(frame.destination)
         if destination is None:
-            reason = "unknown"
+            cluster = self._cluster
+            reason = UNKNOWN if cluster is None else cluster.forward(sender.identifier, frame.destination, frame.packet)
         elif destination.outbox.add(join_frames([encode_frame(Deliver(sender.identifier, frame.packet))])):
             self._unflushed.add(destination.outbox)
             self._forwarded += 1
             return
         else:
-            reason = "overloaded"
-        self._refused += 1
-        sender.outbox.put(join_frames([encode_frame(Nack(reason, frame.destination))]))
+            reason = OVERLOADED
+        if reason is not None:
+            self.returned(sender.identifier, frame.destination, reason)
 
 
 def _only(frames: list[bytes]) -> bytes:

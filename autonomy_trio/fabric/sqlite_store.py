@@ -12,10 +12,10 @@ import outcome
 import trio
 
 from autonomy_trio.fabric.journal import Journal, StoreFailed, open_journal
-from autonomy_trio.fabric.store import ENVELOPE_COST, Envelope, Place, Quota
+from autonomy_trio.fabric.store import ENVELOPE_COST, Envelope, Place, Quota, Usage
 from autonomy_trio.logs import get_log
 
-VERSION: Final = 1
+VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE envelopes (
     place INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -23,6 +23,7 @@ CREATE TABLE envelopes (
     id BLOB NOT NULL,
     source BLOB NOT NULL,
     expires INTEGER NOT NULL,
+    stored INTEGER NOT NULL,
     packet BLOB NOT NULL
 );
 CREATE UNIQUE INDEX once ON envelopes (destination, id);
@@ -32,6 +33,9 @@ CREATE INDEX by_age ON envelopes (expires)
 
 EXPIRE_EVERY: Final = 60.0
 """Seconds between two looks for envelopes that have expired."""
+
+LOOK_EVERY: Final = 5.0
+"""Seconds between two looks how old the oldest envelope is, which `SqliteStore.usage` tells."""
 
 EXPIRED_AT_ONCE: Final = 1000
 """Envelopes that are dropped in one commit because they have expired."""
@@ -53,6 +57,7 @@ class SqliteStore:
     _journal: Journal
     _now: Callable[[], float]
     quota: Quota
+    _oldest: float | None = None
 
     async def put(self, envelopes: Sequence[Envelope]) -> Sequence[str | None]:
         """See `Store.put`."""
@@ -66,8 +71,9 @@ class SqliteStore:
             new = result.value if isinstance(result, outcome.Value) else [False] * len(kept)
             self._went(outcome.Value([_row(each) for each, is_new in zip(kept, new, strict=True) if not is_new]))
 
+        now = int(self._now())
         try:
-            await self._journal.do(lambda connection: _insert(connection, kept), settled)
+            await self._journal.do(lambda connection: _insert(connection, kept, now), settled)
         except StoreFailed as error:
             _log.error("envelopes not stored", count=len(kept), why=str(error))
             return [refusal or "disk failed" for refusal in refusals]
@@ -103,14 +109,30 @@ class SqliteStore:
             if len(gone) < EXPIRED_AT_ONCE:
                 return
 
+    def usage(self) -> Usage:
+        """See `Store.usage`: the oldest is what it was at most `LOOK_EVERY` seconds ago."""
+        return Usage(self.quota.envelopes, self.quota.held, self._oldest if self.quota.envelopes else None)
+
+    async def look(self) -> None:
+        """Look how old the oldest envelope is.
+
+        Raises:
+            StoreFailed: it cannot be read.
+        """
+        self._oldest = await self._journal.do(_oldest)
+
     async def run(self) -> None:
-        """Drop what expires, until cancelled."""
+        """Drop what expires and look how old the rest is, until cancelled."""
+        expires_at = trio.current_time()
         while True:
             try:
-                await self.expire()
+                if trio.current_time() >= expires_at:
+                    expires_at += EXPIRE_EVERY
+                    await self.expire()
+                await self.look()
             except StoreFailed as error:
                 _log.warning("expired envelopes stay", why=str(error))
-            await trio.sleep(EXPIRE_EVERY)
+            await trio.sleep(LOOK_EVERY)
 
     def _went(self, result: outcome.Outcome[_Gone]) -> None:
         if isinstance(result, outcome.Value):
@@ -146,15 +168,14 @@ def _row(envelope: Envelope) -> tuple[bytes, bytes, int]:
     return envelope.destination, envelope.source, len(envelope.packet)
 
 
-def _insert(connection: sqlite3.Connection, envelopes: Sequence[Envelope]) -> list[bool]:
+def _insert(connection: sqlite3.Connection, envelopes: Sequence[Envelope], now: int) -> list[bool]:
     """Insert envelopes; tell of each whether it is new."""
     insert = (
-        "INSERT INTO envelopes (destination, id, source, expires, packet) VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING"
+        "INSERT INTO envelopes (destination, id, source, expires, stored, packet) VALUES (?, ?, ?, ?, ?, ?)"
+        " ON CONFLICT DO NOTHING"
     )
-    return [
-        connection.execute(insert, (each.destination, each.id, each.source, each.expires, each.packet)).rowcount > 0
-        for each in envelopes
-    ]
+    rows = ((each.destination, each.id, each.source, each.expires, now, each.packet) for each in envelopes)
+    return [connection.execute(insert, row).rowcount > 0 for row in rows]
 
 
 def _read(
@@ -186,6 +207,11 @@ def _expire(connection: sqlite3.Connection, now: int) -> _Gone:
         " RETURNING destination, source, length(packet)",
         (now, EXPIRED_AT_ONCE),
     ).fetchall()
+
+
+def _oldest(connection: sqlite3.Connection) -> float | None:
+    row = connection.execute("SELECT stored FROM envelopes ORDER BY place LIMIT 1").fetchone()
+    return None if row is None else row[0]
 
 
 def _totals(connection: sqlite3.Connection) -> list[tuple[bytes, bytes, int, int]]:

@@ -44,6 +44,18 @@ class Envelope:
         return len(self.packet) + ENVELOPE_COST
 
 
+@attrs.frozen
+class Usage:
+    """How much a store holds, of all relays that keep there."""
+
+    envelopes: int = 0
+    """Envelopes that are kept."""
+    bytes: int = 0
+    """Bytes they count for."""
+    oldest: float | None = None
+    """Unix seconds when the oldest of them came; None where there is none."""
+
+
 Place = int
 """Where an envelope stands in its mailbox: those that came later stand higher."""
 
@@ -75,6 +87,10 @@ class Store(Protocol):
         """
         ...
 
+    def usage(self) -> Usage:
+        """Return how much there is, which may be some seconds old; never waits."""
+        ...
+
 
 @attrs.define
 class Quota:
@@ -85,6 +101,8 @@ class Quota:
     store_bytes: int = STORE_BYTES
     held: int = 0
     """Bytes in all."""
+    envelopes: int = 0
+    """Envelopes in all."""
     _boxes: dict[tuple[bytes, bytes | None], tuple[int, int]] = attrs.field(
         factory=lambda: defaultdict[tuple[bytes, bytes | None], tuple[int, int]](lambda: (0, 0))
     )
@@ -103,6 +121,7 @@ class Quota:
     def add(self, destination: bytes, source: bytes, count: int, size: int) -> None:
         """Note that so many envelopes of so many bytes came, or went where both are negative."""
         self.held += size
+        self.envelopes += count
         for key, _ in self._keys(destination, source):
             held_count, held_size = self._boxes[key]
             self._boxes[key] = held_count + count, held_size + size
@@ -126,6 +145,7 @@ class MemoryStore:
     _envelopes: dict[tuple[bytes, bytes], tuple[Place, Envelope]] = attrs.field(
         factory=dict[tuple[bytes, bytes], tuple[Place, Envelope]]
     )
+    _since: dict[Place, float] = attrs.field(factory=dict[Place, float])
     _last: Place = 0
 
     async def put(self, envelopes: Sequence[Envelope]) -> Sequence[str | None]:
@@ -136,6 +156,7 @@ class MemoryStore:
             key, refusal = (envelope.destination, envelope.id), None
             if key not in self._envelopes and (refusal := self.quota.take(envelope)) is None:
                 self._last += 1
+                self._since[self._last] = self.now()
                 self._envelopes[key] = self._last, envelope
             refusals.append(refusal)
         return refusals
@@ -153,6 +174,10 @@ class MemoryStore:
         for identifier in ids:
             self._drop((destination, identifier))
 
+    def usage(self) -> Usage:
+        """See `Store.usage`."""
+        return Usage(len(self._envelopes), self.quota.held, min(self._since.values(), default=None))
+
     def _expire(self) -> None:
         for key, (_, envelope) in list(self._envelopes.items()):
             if envelope.expires <= self.now():
@@ -160,4 +185,5 @@ class MemoryStore:
 
     def _drop(self, key: tuple[bytes, bytes]) -> None:
         if (found := self._envelopes.pop(key, None)) is not None:
+            del self._since[found[0]]
             self.quota.add(found[1].destination, found[1].source, -1, -found[1].cost)

@@ -10,18 +10,12 @@ import trio
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.journal import Journal, StoreFailed, open_journal
 from autonomy_trio.fabric.sqlite_store import SqliteStore, open_sqlite_store
-from autonomy_trio.fabric.store import ENVELOPE_COST, Envelope, Quota
+from autonomy_trio.fabric.store import ENVELOPE_COST, Quota
 from autonomy_trio.fabric.stores import open_store
 from autonomy_trio.groups import single_error
 from autonomy_trio.wire.mailbox import stored_id
+from tests.support.envelopes import BOB, envelope
 from tests.support.neighbours import NOW
-
-ALICE, BOB, CAROL = bytes([1]) * 32, bytes([2]) * 32, bytes([3]) * 32
-
-
-def envelope(text: str, *, to: bytes = BOB, by: bytes = ALICE, life: int = 60) -> Envelope:
-    packet = text.encode()
-    return Envelope(stored_id(packet), to, by, int(NOW) + life, packet)
 
 
 async def contents(store: SqliteStore, node: bytes = BOB, after: int = 0, most: int = 1000) -> list[str]:
@@ -30,81 +24,6 @@ async def contents(store: SqliteStore, node: bytes = BOB, after: int = 0, most: 
 
 def opened(path: Path, *, quota: Quota | None = None, now: Callable[[], float] = lambda: NOW):  # noqa: ANN201
     return open_sqlite_store(path / "box", quota=quota, now=now)
-
-
-async def test_what_was_put_is_read_in_order_by_its_destination_alone(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        assert await store.put([envelope("1"), envelope("2", to=CAROL), envelope("3")]) == [None] * 3
-        assert await contents(store) == ["1", "3"]
-        assert await contents(store, CAROL) == ["2"]
-        (place, first), *_ = await store.read(BOB, 0, 1)
-        assert first.source == ALICE
-        assert await contents(store, after=place) == ["3"]
-
-
-async def test_what_was_put_is_there_after_another_opening(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await store.put([envelope("1")])
-    async with opened(tmp_path) as store:
-        assert await contents(store) == ["1"]
-        assert store.quota.held == 1 + ENVELOPE_COST
-
-
-async def test_what_is_put_twice_is_kept_once_for_each_destination(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await store.put([envelope("1", by=CAROL)])
-        assert await store.put([envelope("1"), envelope("1", to=CAROL)]) == [None, None]
-        assert await contents(store) == await contents(store, CAROL) == ["1"]
-        assert store.quota.held == 2 * (1 + ENVELOPE_COST)
-
-
-async def test_what_is_forgotten_is_gone_and_leaves_room(tmp_path: Path) -> None:
-    async with opened(tmp_path, quota=Quota(mailbox_envelopes=2)) as store:
-        assert await store.put([envelope("1"), envelope("2")]) == [None, "mailbox full"]
-        await store.forget(CAROL, [stored_id(b"1")])
-        assert await contents(store) == ["1"]
-        await store.forget(BOB, [stored_id(b"1"), stored_id(b"1")])
-        assert await contents(store) == []
-        assert store.quota.held == 0
-        assert await store.put([envelope("2")]) == [None]
-
-
-async def test_a_place_is_given_once_so_that_a_reader_misses_nothing(tmp_path: Path) -> None:
-    async with opened(tmp_path) as store:
-        await store.put([envelope("1")])
-        ((first, _),) = await store.read(BOB, 0, 1)
-        await store.forget(BOB, [stored_id(b"1")])
-        await store.put([envelope("2")])
-        assert await contents(store, after=first) == ["2"]
-
-
-async def test_one_sender_fills_half_of_a_mailbox(tmp_path: Path) -> None:
-    async with opened(tmp_path, quota=Quota(mailbox_envelopes=4)) as store:
-        put = [envelope("1"), envelope("2"), envelope("3"), envelope("4", by=CAROL)]
-        assert await store.put(put) == [None, None, "mailbox full", None]
-
-
-@pytest.mark.parametrize(
-    ("quota", "refusal"),
-    [
-        (Quota(mailbox_bytes=4 * (ENVELOPE_COST + 1)), "mailbox full"),
-        (Quota(store_bytes=2 * (ENVELOPE_COST + 1)), "store full"),
-    ],
-)
-async def test_bytes_are_bounded(tmp_path: Path, quota: Quota, refusal: str) -> None:
-    async with opened(tmp_path, quota=quota) as store:
-        assert await store.put(list(map(envelope, "123"))) == [None, None, refusal]
-        assert await contents(store) == ["1", "2"]
-
-
-async def test_what_has_expired_is_not_handed_over_and_leaves_room(tmp_path: Path) -> None:
-    time = NOW
-    async with opened(tmp_path, now=lambda: time) as store:
-        await store.put([envelope("1", life=1), envelope("2", life=10)])
-        time += 5
-        assert await contents(store) == ["2"]
-        await store.expire()
-        assert store.quota.held == 1 + ENVELOPE_COST
 
 
 async def test_a_full_disk_refuses_what_is_new_and_keeps_what_was_stored(tmp_path: Path) -> None:
@@ -243,6 +162,8 @@ async def test_a_store_that_is_none_is_refused(place: str) -> None:
 
 
 async def test_a_store_is_named_in_one_word(tmp_path: Path) -> None:
-    async with open_store(f"sqlite:{tmp_path / 'box'}", now=lambda: NOW) as store:
-        assert await store.put([envelope("1")]) == [None]
+    async with open_store(f"sqlite:{tmp_path / 'box'}", now=lambda: NOW) as kept:
+        assert kept.store is not None
+        assert await kept.store.put([envelope("1")]) == [None]
+        assert kept.cluster is None
     assert (tmp_path / "box").exists()

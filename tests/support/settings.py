@@ -7,11 +7,16 @@ The same tests run unchanged in all of them. What differs between nodes is loss,
 * a refused stream is told with the first item and not when the block is entered, for opening one waits for nothing;
 * only what ``allow=`` permits is there for others, and an agent that is not there answers as one that denies.
 
+Over a relay cluster nothing else differs. Packets are lost there in one place more, between two relays: where Redis is
+away, or a relay dies with what it had taken. To the nodes that is a relay that loses packets, as any may.
+
 What only other nodes can do (to vanish, to be denied) is tested in `tests/nodes`.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Final, Protocol
 
 import attrs
@@ -20,6 +25,7 @@ import trio
 from autonomy_trio import AgentRef, Node, open_node
 from autonomy_trio.testing import open_test_fabric
 from tests.support.contract import Service
+from tests.support.redis import redis_server
 
 
 @attrs.frozen
@@ -28,6 +34,8 @@ class Setting:
 
     server: Node
     user: Node
+    has_relay_in_common: bool = True
+    """Else the address says nothing of where the server is: the user's own relay is to find it."""
 
     @property
     def is_remote(self) -> bool:
@@ -35,6 +43,8 @@ class Setting:
 
     def ref(self, name: str = "service", agent: Callable[..., Any] | None = Service) -> AgentRef[Any]:
         address = self.server.address(name) if self.is_remote else name
+        if not self.has_relay_in_common:
+            address = f"{self.server.identifier}/{name}"
         return self.user.ref(address) if agent is None else self.user.ref(address, agent)
 
 
@@ -70,7 +80,19 @@ async def two_nodes_over_a_websocket(
         yield Setting(server, user)
 
 
-SETTINGS: Final = (one_process, two_nodes_in_memory, two_nodes_over_a_websocket)
+@asynccontextmanager
+async def two_nodes_over_a_relay_cluster(
+    agents: Iterable[Any] = (Service,), users: Iterable[Any] = ()
+) -> AsyncGenerator[Setting]:
+    with TemporaryDirectory() as folder, redis_server(Path(folder)) as redis:
+        async with (
+            open_node(agents, listen="127.0.0.1:0", store=redis.url) as server,
+            open_node(users, listen="127.0.0.1:0", store=redis.url) as user,
+        ):
+            yield Setting(server, user, has_relay_in_common=False)
+
+
+SETTINGS: Final = (one_process, two_nodes_in_memory, two_nodes_over_a_websocket, two_nodes_over_a_relay_cluster)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
