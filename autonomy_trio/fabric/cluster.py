@@ -286,7 +286,9 @@ class Cluster:
         return [self._say(nodes), *moved] if nodes else []
 
     def _say(self, nodes: dict[bytes, bool]) -> Command:
-        pairs = itertools.chain.from_iterable((node.hex(), int(is_here)) for node, is_here in nodes.items())
+        pairs: list[str | int] = []
+        for node, is_here in nodes.items():
+            pairs += [node.hex(), int(is_here)]
         return "EVAL", _SAY, 0, int(NODE_LIFE), self._token.hex(), *pairs
 
     def _listening(self, listens: bool) -> None:

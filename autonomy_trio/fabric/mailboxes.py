@@ -225,11 +225,9 @@ class Mailboxes:
 
     def notice(self, node: bytes | None) -> None:
         """Look for something new in the mailbox of a node, or of all that fetch."""
-        if node is None:
-            for desk in self.desks.values():
+        for each in self.desks if node is None else [node]:
+            if (desk := self.desks.get(each)) is not None:
                 desk.notice()
-        elif (desk := self.desks.get(node)) is not None:
-            desk.notice()
 
     def count(self, refusal: str | None) -> None:
         """Count an answer to an envelope that was to be stored."""

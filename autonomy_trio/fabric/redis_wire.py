@@ -162,30 +162,32 @@ async def connect(address: RedisAddress) -> Wire:
     Raises:
         RedisLost: there is none, or it does not.
     """
-    module = hiredis_module()
-    stream: trio.abc.Stream | None = None
     try:
         with trio.fail_after(CONNECT_LIMIT):
-            stream = await trio.open_tcp_stream(address.host, address.port)
-            if address.secure:
-                stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host)
-                await stream.do_handshake()
-            wire = Wire(stream, module.Reader(replyError=RedisRefused, notEnoughData=_NOTHING), module.pack_command)
-            await _be_let_in(wire, address)
-            return wire
-    except BaseException as error:
-        if stream is not None:
+            return await _connect(address)
+    except trio.TooSlowError:
+        why = f"it did not answer in {CONNECT_LIMIT:g} s"
+    except trio.BrokenResourceError as error:
+        why = f"TLS was not agreed on: {printable(str(error.__cause__))}"
+    except OSError as error:
+        why = (error.strerror or str(error)).lower()
+    raise RedisLost(why)
+
+
+async def _connect(address: RedisAddress) -> Wire:
+    module = hiredis_module()
+    stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port)
+    try:
+        if address.secure:
+            stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host)
+            await stream.do_handshake()
+        wire = Wire(stream, module.Reader(replyError=RedisRefused, notEnoughData=_NOTHING), module.pack_command)
+        await _be_let_in(wire, address)
+    except BaseException:
+        with trio.CancelScope(shield=True):  # it closes at once
             await trio.aclose_forcefully(stream)
-        match error:
-            case trio.TooSlowError():
-                why = f"it did not answer in {CONNECT_LIMIT:g} s"
-            case trio.BrokenResourceError():
-                why = f"TLS was not agreed on: {printable(str(error.__cause__))}"
-            case OSError():
-                why = (error.strerror or str(error)).lower()
-            case _:
-                raise
-        raise RedisLost(why) from None
+        raise
+    return wire
 
 
 async def _be_let_in(wire: Wire, address: RedisAddress) -> None:
