@@ -63,7 +63,11 @@ def home_option(command: F) -> F:
 def relay_option(command: F) -> F:
     """Add ``--relay URL``, which may be repeated."""
     return click.option(
-        "--relay", "relays", multiple=True, metavar="URL", help="A relay to attach to, ws://HOST:PORT; repeatable."
+        "--relay",
+        "relays",
+        multiple=True,
+        metavar="URL",
+        help="A relay to attach to, ws://, wss:// or tcp://HOST:PORT, with #I… to pin it; repeatable.",
     )(command)
 
 

@@ -21,11 +21,11 @@ from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for, passphrase_option
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.linking import listen
 from autonomy_trio.fabric.metrics import relay_report
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.relay_policy import RelayPolicy
 from autonomy_trio.fabric.stores import Keeping, open_store
-from autonomy_trio.fabric.websocket import listen
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
@@ -33,7 +33,12 @@ from autonomy_trio.trust.vault import Vault
 
 @click.command(short_help="Forward envelopes between nodes.")
 @click.option(
-    "--listen", "address", default="127.0.0.1:4000", show_default=True, metavar="ADDR", help="HOST:PORT to listen on."
+    "--listen",
+    "address",
+    default="127.0.0.1:4000",
+    show_default=True,
+    metavar="ADDR",
+    help="HOST:PORT to listen on, tcp://HOST:PORT without websockets.",
 )
 @click.option(
     "--home",
@@ -62,7 +67,7 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
     It sees which nodes talk, when, and how much. With --store it keeps, sealed, what is sent with durable=True to nodes
     that are away.
     """
-    where = ListenAddress.parse(address)
+    where = ListenAddress.parse_link(address)
     tell_at = None if metrics is None else ListenAddress.parse(metrics)
     private = anchors is not None or policy is not None
     passphrase = passphrase_for(home)

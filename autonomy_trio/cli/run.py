@@ -53,7 +53,8 @@ class _Run(click.Command):
 @click.option(
     "--listen",
     metavar="ADDR",
-    help=f"HOST:PORT for a relay in this process. Without this and --relay: {DEFAULT_LISTEN}, or a free port.",
+    help="HOST:PORT for a relay in this process, tcp://HOST:PORT without websockets. Without this and --relay:"
+    f" {DEFAULT_LISTEN}, or a free port.",
 )
 @home_option
 @anchors_option

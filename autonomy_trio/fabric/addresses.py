@@ -2,16 +2,18 @@
 
 import ipaddress
 import re
-from typing import Final
+from typing import Final, Literal
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 from autonomy_trio.errors import AddressError
 from autonomy_trio.trust.records import format_identifier, parse_identifier
 
-_ADDRESS: Final = re.compile(r"(?:(?P<relay>wss?://[^/\s]+)/)?(?P<node>I[0-9a-fA-F]*)/(?P<agent>[^/\s]+)")
+_ADDRESS: Final = re.compile(r"(?:(?P<relay>(?:wss?|tcp)://[^/\s]+)/)?(?P<node>I[0-9a-fA-F]*)/(?P<agent>[^/\s]+)")
 _HOST: Final = r"(?:\[(?P<bracketed>[\w:.%-]+)\]|(?P<host>[\w.-]+))"
-_RELAY: Final = re.compile(rf"wss?://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?", re.ASCII | re.IGNORECASE)
+_RELAY: Final = re.compile(
+    rf"(?:wss?|tcp(?=.*:\d+/?$))://{_HOST}(?::(?P<port>[0-9]{{1,5}}))?/?", re.ASCII | re.IGNORECASE
+)
 _LISTEN: Final = re.compile(rf"{_HOST}?:(?P<port>[0-9]{{1,5}})", re.ASCII)
 _LAST_PORT: Final = 65_535
 _EXAMPLE: Final = "ws://HOST:PORT/I<64 hex digits>/AGENT"
@@ -26,7 +28,7 @@ class RelayAddress:
 
     @classmethod
     def parse(cls, text: str) -> "RelayAddress":
-        """Read ``ws://HOST[:PORT]`` or ``wss://HOST[:PORT]``, with ``#I…`` to pin the relay.
+        """Read ``ws://HOST[:PORT]``, ``wss://HOST[:PORT]`` or ``tcp://HOST:PORT``, with ``#I…`` to pin the relay.
 
         Raises:
             AddressError: it is something else.
@@ -34,7 +36,9 @@ class RelayAddress:
         url, hash_sign, pin = text.partition("#")
         match = _RELAY.fullmatch(url)
         if match is None or not _is_real(match) or match["port"] == "0":
-            raise AddressError(f"{text!r} is no relay's address: write ws://HOST:PORT or wss://HOST:PORT")
+            raise AddressError(
+                f"{text!r} is no relay's address: write ws://HOST:PORT, wss://HOST:PORT or tcp://HOST:PORT"
+            )
         # One way to write each, for URLs are compared: as browsers do, in lower case and without the last slash.
         normal = url.removesuffix("/").lower()
         return cls(normal, parse_identifier(pin) if hash_sign else None)
@@ -77,10 +81,11 @@ def is_address(text: str) -> bool:
 
 @frozen
 class ListenAddress:
-    """A host and port to listen on; port 0 takes a free one."""
+    """A host and port to listen on, and for which kind of links; port 0 takes a free one."""
 
     host: str
     port: int
+    scheme: Literal["ws", "tcp"] = "ws"
 
     @classmethod
     def parse(cls, text: str) -> "ListenAddress":
@@ -95,11 +100,21 @@ class ListenAddress:
         host = match["bracketed"] or match["host"] or "0.0.0.0"  # noqa: S104 - ':PORT' asks for all interfaces
         return cls(host, int(match["port"]))
 
+    @classmethod
+    def parse_link(cls, text: str) -> "ListenAddress":
+        """Read what a relay listens on: as `parse`, or ``tcp://HOST:PORT`` for plain TCP in place of websockets.
+
+        Raises:
+            AddressError: it is something else.
+        """
+        address = cls.parse(text.removeprefix("tcp://").removeprefix("ws://"))
+        return evolve(address, scheme="tcp") if text.startswith("tcp://") else address
+
     @property
     def url(self) -> str:
-        """The websocket URL at which a process on this machine reaches it."""
+        """The URL at which a process on this machine reaches it."""
         host = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(self.host, self.host)  # noqa: S104 - what is asked for, not bound
-        return f"ws://[{host}]:{self.port}" if ":" in host else f"ws://{host}:{self.port}"
+        return f"{self.scheme}://{evolve(self, host=host)}"
 
     def __str__(self) -> str:
         return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"

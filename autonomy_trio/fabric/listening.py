@@ -1,5 +1,9 @@
 """Sockets that listen, or a sentence why they cannot."""
 
+import os
+from typing import cast
+
+import attrs
 import trio
 
 from autonomy_trio.errors import ConfigurationError
@@ -31,4 +35,13 @@ async def open_listeners(address: ListenAddress, option: str) -> tuple[list[trio
         for listener in listeners[1:]:
             await listener.aclose()
         del listeners[1:]
-    return listeners, ListenAddress(address.host, int(listeners[0].socket.getsockname()[1]))
+    return listeners, attrs.evolve(address, port=int(listeners[0].socket.getsockname()[1]))
+
+
+def system_reason(error: OSError) -> str:
+    """Return the system's words for why a connection failed, of the first attempt where there were several."""
+    cause: BaseException = error.__cause__ or error
+    while isinstance(cause, BaseExceptionGroup):
+        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    number = cause.errno if isinstance(cause, OSError) else None
+    return os.strerror(number).lower() if number else "the connection failed"

@@ -33,6 +33,8 @@ from autonomy_trio.fabric.durable import Durable
 from autonomy_trio.fabric.enrolment import Enrolment
 from autonomy_trio.fabric.finding import Finding
 from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.linking import connect as connect_link
+from autonomy_trio.fabric.linking import listen as listen_for_links
 from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers import Peers
@@ -40,8 +42,6 @@ from autonomy_trio.fabric.proofs import Proofs
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.stores import Keeping, open_store
 from autonomy_trio.fabric.voices import Voices
-from autonomy_trio.fabric.websocket import connect as websocket_connect
-from autonomy_trio.fabric.websocket import listen as websocket_listen
 from autonomy_trio.groups import single_error
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.anchors import Anchors
@@ -110,7 +110,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
     grace: float = 5.0,
     interceptors: Sequence[Interceptor] = (),
     now: Callable[[], float] = time.time,
-    connect: Connect = websocket_connect,
+    connect: Connect = connect_link,
 ) -> AsyncGenerator[Node]:
     """Host agents, and reach those of other nodes, for the length of a block.
 
@@ -118,8 +118,10 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
 
     Args:
         agents: what to spawn: classes, callables that build an agent, pools, and `supervise` of these.
-        relay: URLs of relays to attach to, ``ws://HOST:PORT``, with ``#I…`` to pin the relay's identity.
-        listen: ``HOST:PORT`` for a relay of this process's own, attached to first.
+        relay: URLs of relays to attach to, ``ws://HOST:PORT``, ``wss://…`` or ``tcp://…``, with ``#I…`` to pin the
+            relay's identity.
+        listen: ``HOST:PORT`` for a relay of this process's own, attached to first; ``tcp://HOST:PORT`` for links over
+            plain TCP in place of websockets.
         store: where that relay keeps what is sent with ``durable=True`` to nodes that are away: ``sqlite:PATH``, or
             ``redis://HOST:PORT/DB``, where all relays on one database are one cluster.
         home: the folder that keeps the node's keys; without one they live in memory and end with the block.
@@ -175,7 +177,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
                     ending.callback(parts.peers.close)  # however the block ends: whoever waits outside it is told
                     _start(parts, ground)
                     if own_relay is not None and listen is not None:
-                        listener = await websocket_listen(ListenAddress.parse(listen))
+                        listener = await listen_for_links(ListenAddress.parse_link(listen))
                         network.start_soon(own_relay.serve, listener)
                         await parts.node.attach(listener.address.url)
                     for url in relays:

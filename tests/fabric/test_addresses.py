@@ -17,6 +17,8 @@ NODE_TEXT = "I" + NODE.hex()
         ("ws://relay.example.com/", "ws://relay.example.com"),
         ("ws://127.0.0.1:65535", "ws://127.0.0.1:65535"),
         ("ws://[::1]:4000", "ws://[::1]:4000"),
+        ("tcp://[::1]:4000", "tcp://[::1]:4000"),
+        ("TCP://Relay.example.com:4000/", "tcp://relay.example.com:4000"),
         ("WS://Relay.Example.com:4000", "ws://relay.example.com:4000"),
     ],
 )
@@ -53,6 +55,10 @@ def test_a_relays_url_keeps_its_pin() -> None:
         "ws://a b:1",
         "ws://h\n:1",
         "ws://h:1#",
+        "tcp://h",
+        "tcp://h:",
+        "tcp://h:1/path",
+        "wstcp://h:1",
         "ws://h:1#I12",
     ],
 )

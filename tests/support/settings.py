@@ -92,7 +92,22 @@ async def two_nodes_over_a_relay_cluster(
             yield Setting(server, user, has_relay_in_common=False)
 
 
-SETTINGS: Final = (one_process, two_nodes_in_memory, two_nodes_over_a_websocket, two_nodes_over_a_relay_cluster)
+@asynccontextmanager
+async def two_nodes_over_tcp(agents: Iterable[Any] = (Service,), users: Iterable[Any] = ()) -> AsyncGenerator[Setting]:
+    async with (
+        open_node(agents, listen="tcp://127.0.0.1:0") as server,
+        open_node(users, relay=server.relays[0]) as user,
+    ):
+        yield Setting(server, user)
+
+
+SETTINGS: Final = (
+    one_process,
+    two_nodes_in_memory,
+    two_nodes_over_a_websocket,
+    two_nodes_over_tcp,
+    two_nodes_over_a_relay_cluster,
+)
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:

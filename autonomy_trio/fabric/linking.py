@@ -1,0 +1,30 @@
+"""Links of each kind, by the scheme of their address: the one place that tells websockets from plain TCP."""
+
+import trio
+
+from autonomy_trio.fabric import tcp, websocket
+from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.links import Link
+
+
+async def connect(url: str, nursery: trio.Nursery) -> Link:
+    """Open a link to a relay; its background tasks run in `nursery`, whose owner closes the link.
+
+    Args:
+        url: ``ws://``, ``wss://`` or ``tcp://``, as `RelayAddress` reads it.
+        nursery: lives longer than the link.
+
+    Raises:
+        RelayUnreachable: nothing answers there, or not what the scheme says.
+    """
+    kind = tcp if url.startswith("tcp:") else websocket
+    return await kind.connect(url, nursery)
+
+
+async def listen(address: ListenAddress) -> tcp.TcpListener | websocket.WebSocketListener:
+    """Open sockets to accept links on, of the kind that the address names.
+
+    Raises:
+        ConfigurationError: the address cannot be listened on; the text says why.
+    """
+    return await (tcp if address.scheme == "tcp" else websocket).listen(address)
