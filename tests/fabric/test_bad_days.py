@@ -2,6 +2,7 @@
 
 import resource
 import time
+import tracemalloc
 from collections.abc import AsyncGenerator, Generator, MutableMapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any
@@ -12,18 +13,21 @@ import trio
 
 from autonomy_trio import Node, Request, agent, on, open_node
 from autonomy_trio.errors import RelayRefused
+from autonomy_trio.fabric import links
 from autonomy_trio.fabric.addresses import ListenAddress, RelayAddress
 from autonomy_trio.fabric.attachment import Attachment
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.links import MOST_MESSAGE
+from autonomy_trio.fabric.relay import OUTBOX_BYTES, Relay
 from autonomy_trio.fabric.websocket import connect, listen
 from autonomy_trio.trust.vault import Vault
-from tests.support.neighbours import eventually
+from tests.support.neighbours import Neighbour, eventually
 
 pytestmark = pytest.mark.usefixtures("calm")
 
 SILENT = 1000
 RETURNING = 200
 HUGE = 100 * 1024 * 1024
+A_MILLION = 1_000_000
 PATIENCE = 60.0
 """Seconds a test waits; what is promised is a tenth."""
 
@@ -115,6 +119,64 @@ async def test_a_message_of_100_mib_ends_its_connection_and_is_not_kept(nursery:
         await trio.aclose_forcefully(link._stream)
         await eventually(lambda: served.relay.statistics().connections == 2, PATIENCE)
         assert await ask(near, far, 1) == 1
+
+
+@asynccontextmanager
+async def stranger(url: str, nursery: trio.Nursery) -> AsyncGenerator[trio.abc.Stream]:
+    """The bare stream of a websocket at a relay, which has said HELLO."""
+    link = await connect(url, nursery)
+    await link.receive()
+    yield link._stream
+    await trio.aclose_forcefully(link._stream)
+
+
+@pytest.mark.parametrize(
+    "flood", [b"\x00\x80" + bytes(4), b"\x00\x81" + bytes(5)], ids=["of zero length", "of one byte"]
+)
+async def test_a_million_fragments_end_their_connection_in_bounded_memory(nursery: trio.Nursery, flood: bytes) -> None:
+    served = await serve(nursery)
+    async with pair(served.url) as (near, far), stranger(served.url, nursery) as stream:
+        tracemalloc.start()
+        try:
+            sent = 0
+            with trio.fail_after(PATIENCE), suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                await stream.send_all(b"\x02\x80" + bytes(4))
+                while sent < A_MILLION:
+                    await stream.send_all(1000 * flood)
+                    sent += 1000
+            await eventually(lambda: served.relay.statistics().connections == 2, PATIENCE)
+            assert tracemalloc.get_traced_memory()[1] < 16 * MOST_MESSAGE
+        finally:
+            tracemalloc.stop()
+        assert sent < A_MILLION
+        assert await ask(near, far, 1) == 1
+
+
+async def test_a_text_frame_ends_its_connection_and_nobody_else_notices(nursery: trio.Nursery) -> None:
+    served = await serve(nursery)
+    async with pair(served.url) as (near, far), stranger(served.url, nursery) as stream:
+        await stream.send_all(b"\x81\x85" + bytes(4) + b"hello")
+        await eventually(lambda: served.relay.statistics().connections == 2, PATIENCE)
+        assert await ask(near, far, 1) == 1
+
+
+async def test_a_node_that_stops_reading_is_dropped_and_nobody_else_is_slowed_down(
+    nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(links, "PATIENCE", 1.0)
+    served = await serve(nursery)
+    async with pair(served.url) as (near, far):
+        deaf, loud = [Neighbour(await connect(served.url, nursery), Vault.in_memory()) for _ in range(2)]
+        for each in (deaf, loud):
+            await each.register(time.time())
+        with trio.fail_after(PATIENCE):
+            while served.relay.statistics().nodes == 4:
+                # More than an outbox and what the system holds: what does not fit is refused to its sender alone.
+                await loud.send(deaf.id, bytes(64 * 1024))
+                assert await ask(near, far, 1) == 1
+        assert served.relay.statistics().waiting_bytes < OUTBOX_BYTES
+        for each in (deaf, loud):
+            await each.link.aclose()
 
 
 async def test_when_one_of_two_relays_dies_sessions_move_to_the_other(nursery: trio.Nursery) -> None:

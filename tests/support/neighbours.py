@@ -51,11 +51,11 @@ class Neighbour:
     def id(self) -> bytes:
         return self.vault.identifier
 
-    async def register(self) -> None:
+    async def register(self, now: float = NOW) -> None:
         hello = (await self.link.receive())[4:]
-        greeting, relay = verify_hello(hello, NOW)
+        greeting, relay = verify_hello(hello, now)
         self.connection = Connection(greeting.nonce, NONCE)
-        register = make_register(self.vault, hello, (), NONCE, NOW)
+        register = make_register(self.vault, hello, (), NONCE, now)
         await self.link.send(join_frames([register]))
         verify_welcome((await self.link.receive())[4:], hello, register, relay)
 
