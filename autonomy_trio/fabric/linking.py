@@ -17,8 +17,9 @@ async def connect(url: str, nursery: trio.Nursery) -> Link:
     Raises:
         RelayUnreachable: nothing answers there, or not what the scheme says.
     """
-    kind = tcp if url.startswith("tcp:") else websocket
-    return await kind.connect(url, nursery)
+    if url.startswith("tcp:"):
+        return await tcp.connect(url, nursery)
+    return await websocket.connect(url, nursery)
 
 
 async def listen(address: ListenAddress) -> tcp.TcpListener | websocket.WebSocketListener:
@@ -27,4 +28,6 @@ async def listen(address: ListenAddress) -> tcp.TcpListener | websocket.WebSocke
     Raises:
         ConfigurationError: the address cannot be listened on; the text says why.
     """
-    return await (tcp if address.scheme == "tcp" else websocket).listen(address)
+    if address.scheme == "tcp":
+        return await tcp.listen(address)
+    return await websocket.listen(address)
