@@ -348,7 +348,7 @@ class Cell:
                 watches.tell(watcher, self, Down(ref, relations.fate))
             for outsider in list(relations.outsiders):
                 outsider.tell(relations.fate)
-            self.runtime.topics.forget(self, relations.topics)
+            self.runtime.topics.forget(self)
 
     # Watches
 

@@ -126,10 +126,16 @@ class Context:
         self._cell.runtime.publish(topic, message, self._cell)
 
     def subscribe(self, topic: str) -> None:
-        """Have what is published to a topic of this node sent to this agent, until it ends; a restart changes nothing.
+        """Have what is published to a topic sent to this agent, until it ends; a restart changes nothing.
+
+        A topic of another node goes by its address, ``I<node>/#prices``. What is published there comes as that node's
+        tells, which ``allow=`` of the handler must permit; it lasts over losing that node. Where that node does not let
+        this agent subscribe, the log says so, and it is tried again once a minute.
 
         Raises:
             UsageError: the topic's name does not begin with ``#``.
+            AddressError: it is no address.
+            Overloaded: the agent subscribes to 1,024 topics.
         """
         self._cell.runtime.topics.subscribe(topic, self._cell)
 

@@ -2,8 +2,8 @@
 
 import inspect
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable
-from types import FunctionType, NoneType, UnionType
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Callable, Mapping
+from types import FunctionType, MappingProxyType, NoneType, UnionType
 from typing import Any, Final, TypeVar, Union, cast, dataclass_transform, get_args, get_origin, overload
 
 import attrs
@@ -12,9 +12,12 @@ from autonomy_trio.actors.context import Context
 from autonomy_trio.actors.refs import Down
 from autonomy_trio.actors.signatures import OnMessage, OnRequest, OnStream
 from autonomy_trio.actors.spec import SPEC, Handler, Kind, Mailbox, Restart, Spec
+from autonomy_trio.actors.topics import Subscribing, check_topic
 from autonomy_trio.errors import DeclarationError, PolicyError, ReplyError
 from autonomy_trio.messages import Request, Stream, check_sendable, is_message_class, item_type, reply_type
 from autonomy_trio.trust.allow import check_allow
+
+NO_TOPICS: Final[Mapping[str, str]] = MappingProxyType({})
 
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
@@ -91,6 +94,7 @@ def agent(
     concurrency: int = ...,
     idle_after: float = ...,
     inherit: bool = ...,
+    topics: Mapping[str, str] = ...,
 ) -> Callable[[type[T]], type[T]]: ...
 
 
@@ -104,6 +108,7 @@ def agent(  # noqa: PLR0913 - each has a default that is right for most
     concurrency: int = 1,
     idle_after: float = 60.0,
     inherit: bool = True,
+    topics: Mapping[str, str] = NO_TOPICS,
 ) -> type[T] | Callable[[type[T]], type[T]]:
     """Turn a class into an agent: its annotated attributes become its state, its `@on` methods its handlers.
 
@@ -119,6 +124,8 @@ def agent(  # noqa: PLR0913 - each has a default that is right for most
             wakes it; when very many agents are awake, sooner. ``math.inf`` for never.
         inherit: whether it speaks with the proven attributes of its node besides its own; False for one whose words
             come from elsewhere, a model or a bridge.
+        topics: the topics of its node that agents of other nodes may subscribe to, each with a condition as in
+            ``allow=``: ``{"#prices": 'principal.team == "payments"'}``. Without it a topic stays in its node.
 
     Raises:
         DeclarationError: the class cannot work as an agent; one sentence names class, handler and mend.
@@ -138,6 +145,9 @@ def agent(  # noqa: PLR0913 - each has a default that is right for most
         if not (isinstance(cast("object", idle_after), int | float) and idle_after >= 0):
             msg = f"{plain.__name__}: idle_after={idle_after!r}: give seconds, 0 or more"
             raise DeclarationError(msg)
+        for topic, condition in topics.items():
+            check_topic(topic)
+            _check_policy(f"{plain.__name__}: the topic {topic}", condition, Subscribing)
         handlers = _handlers_of(plain)
         on_start, on_stop = _has_hook(plain, "on_start"), _has_hook(plain, "on_stop")
         defined = attrs.define(plain)
@@ -150,6 +160,7 @@ def agent(  # noqa: PLR0913 - each has a default that is right for most
             concurrency=concurrency,
             idle_after=idle_after,
             inherit=inherit,
+            topics=dict(topics),
             on_start=on_start,
             on_stop=on_stop,
             description=" ".join((vars(plain).get("__doc__") or "").strip().partition("\n\n")[0].split()),

@@ -6,6 +6,8 @@ import attrs
 import trio
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from autonomy_trio.actors.cell import Cell
     from autonomy_trio.actors.refs import AgentRef
     from autonomy_trio.actors.watches import Outsider
@@ -40,7 +42,8 @@ class Relations:
     children: "dict[Cell, None]" = attrs.field(factory=dict[Any, None])
     watchers: "dict[Cell, AgentRef[Any]]" = attrs.field(factory=dict[Any, Any])
     outsiders: "dict[Outsider, None]" = attrs.field(factory=dict[Any, None])
-    topics: dict[str, None] = attrs.field(factory=dict[str, None])
+    topics: "dict[str, Callable[[], None] | None]" = attrs.field(factory=dict[str, Any])
+    """The topics it subscribes to, with what ends that for one of another node."""
     ended: trio.Event = attrs.field(factory=trio.Event)
     halt: Halt | None = None
     fate: End = "stopped"

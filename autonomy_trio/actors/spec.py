@@ -128,6 +128,8 @@ class Spec:
     """Whether it speaks with its node's attributes besides its own."""
     on_start: bool
     on_stop: bool
+    topics: Mapping[str, str] = attrs.field(factory=dict[str, str])
+    """The topics that agents of other nodes may subscribe to, with who may."""
     description: str = ""
     """The first paragraph of its docstring."""
     found: dict[type, Handler | None] = attrs.field(factory=dict[type, Handler | None], repr=False)

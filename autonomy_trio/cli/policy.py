@@ -159,6 +159,10 @@ def _explained(  # noqa: PLR0913 - who, what, whom and how
             yield action, "perhaps", printable(left, MOST_REASON)
         else:
             yield action, *_said(decision)
+    for topic in sorted(spec.topics) if sent is None else ():
+        judged = policies.attribute_part(principal, topic, spec.agent, name, now=now)
+        if judged is not None:
+            yield topic, *_said(judged)
 
 
 def _said(decision: Decision) -> tuple[str, str]:

@@ -79,10 +79,13 @@ def _rows(spec: Spec, conditions: Mapping[tuple[str, str], str]) -> Iterator[_Ro
     messages = {wire_name(message): message for message in spec.handlers}  # streams, which stay here, among them
     messages |= {action: message for action, (message, _) in spec.wire_table().items()}
     for action, message in sorted(messages.items()):
-        allow = conditions.get((spec.agent, action))
-        if allow is not None:
-            allow = printable(" ".join(allow.split()), MOST_CONDITION)
-        yield _Row(action, _reply(message), allow)
+        yield _Row(action, _reply(message), _shown(conditions.get((spec.agent, action))))
+    for topic in sorted(spec.topics):
+        yield _Row(topic, "what is published", _shown(conditions.get((spec.agent, topic))))
+
+
+def _shown(condition: str | None) -> str | None:
+    return None if condition is None else printable(" ".join(condition.split()), MOST_CONDITION)
 
 
 def _reply(message: type) -> str:

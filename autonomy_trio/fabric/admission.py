@@ -19,6 +19,7 @@ from autonomy_trio.actors.local import not_so
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Handler, Spec
+from autonomy_trio.actors.topics import Subscribing
 from autonomy_trio.errors import (
     CredentialError,
     DeclarationError,
@@ -42,11 +43,14 @@ from autonomy_trio.trust.lists import RevocationList, Revocations
 from autonomy_trio.trust.policy import Decision, Grant, Policies, Principal
 from autonomy_trio.trust.schema import PRINCIPAL, SEND
 from autonomy_trio.trust.whole import WholePolicy
-from autonomy_trio.wire.entries import Ask, Message, Open, Tell, Watch
+from autonomy_trio.wire.entries import Ask, Message, Open, Spoken, Subscribe, Tell, Watch
 from autonomy_trio.wire.introductions import Agent
 
 WATCH: Final = "Watch"
 """What a watch is called where a message has its name."""
+
+SUBSCRIBE: Final = "Subscribe"
+"""The same of a subscription."""
 
 WireTable = dict[str, tuple[type, Handler]]
 
@@ -75,6 +79,8 @@ def compile_policies(
         for key, handler in handlers.items():
             actions, classes = zip(*taken[key], strict=True)
             grants.append(Grant(spec.agent, handler.method, actions, classes, handler.allow))
+        for topic, allow in spec.topics.items():
+            grants.append(Grant(spec.agent, f"topics[{topic!r}]", (topic,), (Subscribing,), allow))
     policies = Policies.compile(grants, anchors, whole, generation=generation)
     for reach in policies.reachable():
         if (reach.agent, reach.action) in opened:
@@ -234,7 +240,7 @@ class Admission:
         is_known = peer.proof is not None or self.proofs.away(peer.identifier, self.generation) is not None
         return self.policies.restricts_sending and not is_known
 
-    def may_send(self, peer: Peer, entry: Message | Watch, *, sealed: bool = False) -> Denied | None:
+    def may_send(self, peer: Peer, entry: Spoken, *, sealed: bool = False) -> Denied | None:
         """Judge one message that is to leave, by what its recipient has proven: permitted unless forbidden.
 
         Args:
@@ -260,7 +266,8 @@ class Admission:
         self._record(decision, sender, SEND, PRINCIPAL, peer.name)
         if decision.allowed:
             return None
-        name = WATCH if isinstance(entry, Watch) else entry.name
+        names = {Watch: WATCH, Subscribe: SUBSCRIBE}
+        name = entry.name if isinstance(entry, Message) else names[type(entry)]
         recipient_name, message = printable(entry.recipient), printable(name)
         self.runtime.add_dead_letter(
             DeadLetter(recipient_name, message, sender.id, "denied", printable(decision.reason))
@@ -296,6 +303,24 @@ class Admission:
             reason = "denied"
         self.runtime.add_dead_letter(DeadLetter(printable(entry.recipient), WATCH, proof.sender.id, reason))
         return None
+
+    def may_subscribe(self, peer: Peer, entry: Subscribe, agent: Agent | None) -> bool:
+        """Judge a subscription to a topic of this node, by what an agent class here says of it.
+
+        Raises:
+            Overloaded: who subscribes cannot be judged just now.
+        """
+        proof = self.proofs.of(peer, self.generation, agent)
+        opening = [spec for spec in self._tables if entry.topic in spec.topics]
+        for spec in opening:
+            decision = self.policies.attribute_part(proof.principal, entry.topic, spec.agent, spec.name, now=self.now())
+            if decision is not None:
+                self._record(decision, proof.principal, entry.topic, spec.agent, spec.name)
+                if decision.allowed:
+                    return True
+        reason: Reason = "denied" if opening else "unknown agent"
+        self.runtime.add_dead_letter(DeadLetter(printable(entry.topic), SUBSCRIBE, proof.sender.id, reason))
+        return False
 
     def overflow(self, peer: Peer, entry: Message) -> Overloaded:
         """Count a message that may pass, and came in spite of what its sender was granted."""

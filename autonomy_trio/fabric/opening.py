@@ -41,6 +41,7 @@ from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.proofs import Proofs
 from autonomy_trio.fabric.relay import Relay
 from autonomy_trio.fabric.stores import Keeping, open_store
+from autonomy_trio.fabric.topics import Subscriptions
 from autonomy_trio.fabric.voices import Voices
 from autonomy_trio.groups import single_error
 from autonomy_trio.logs import get_log
@@ -308,6 +309,9 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         finding,
         histories.watcher,
     )
+    subscriptions = Subscriptions(runtime, admission, peers, voices, ground.network, attachments.attach_soon)
+    runtime.topics.elsewhere = subscriptions.subscribe
+    peers.reception.subscriber = subscriptions.subscriber
     peers.met = lambda bundle: ground.network.start_soon(durable.meet, bundle)
     attachments.on_records = finding.take
     runtime.address_of, runtime.resolver = node.address, cast("Any", node.ref)

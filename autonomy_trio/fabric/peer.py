@@ -41,6 +41,9 @@ from autonomy_trio.wire.entries import (
     Open,
     Progress,
     Reply,
+    Spoken,
+    Standing,
+    Subscribe,
     Tell,
     Unwatch,
     Watch,
@@ -126,7 +129,11 @@ class Judge(Protocol):
         """Tell whether what may be sent to a node depends on what is not known of it yet."""
         ...
 
-    def may_send(self, peer: "Peer", entry: Message | Watch, *, sealed: bool = False) -> Denied | None:
+    def may_subscribe(self, peer: "Peer", entry: Subscribe, agent: Agent | None) -> bool:
+        """Judge a subscription to a topic of this node; raises `Overloaded`."""
+        ...
+
+    def may_send(self, peer: "Peer", entry: Spoken, *, sealed: bool = False) -> Denied | None:
         """Judge one message that is to leave: why it may not, or None."""
         ...
 
@@ -270,7 +277,7 @@ class Peer:
 
     def note_sent(self, entry: Entry, now: float) -> None:
         """Note that what somebody waits for the answer to has left."""
-        if isinstance(entry, Ask | Open | Watch):
+        if isinstance(entry, Ask | Open | Standing):
             request = entry.request
             waiting = self.asked.get(request) or self.reading.get(request) or self.watching.get(request)
             if waiting is not None:
@@ -305,11 +312,11 @@ class Peer:
             reading = self.reading.pop(request)
             reading.fail(read_error(entry, reading.expected, resolve))
 
-    def fail(self, entry: Message | Watch, error: Exception) -> None:
+    def fail(self, entry: Spoken, error: Exception) -> None:
         """Tell who waits for the answer to a message of ours that there will be none."""
         if isinstance(entry, Tell):
             return
-        if isinstance(entry, Watch):
+        if isinstance(entry, Standing):
             watching = self.watching.pop(entry.request, None)
             if watching is not None:
                 watching.told("unknown agent" if isinstance(error, Denied) else "node lost")
@@ -320,13 +327,13 @@ class Peer:
         elif asked is not None:
             asked.fail(error)
 
-    def drop(self, entry: Message | Watch, error: Exception) -> None:
+    def drop(self, entry: Spoken, error: Exception) -> None:
         """Tell who waits for the answer to a message that was taken from the queue that it will not leave."""
-        if not isinstance(entry, Watch):
+        if isinstance(entry, Message):
             self.outflows.release(entry.recipient, message_cost(entry))
         self.fail(entry, error)
 
-    def take_back(self, entry: Ask | Open | Watch) -> None:
+    def take_back(self, entry: Ask | Open | Standing) -> None:
         """Take back what nobody wants any more: out of the queue, or with a word after it."""
         request = entry.request
         waiting = self.asked.pop(request, None) or self.reading.pop(request, None) or self.watching.pop(request, None)
@@ -337,7 +344,7 @@ class Peer:
         if waiting.sent_at is None:
             self.withdraw(entry)
         else:
-            self.post(Unwatch(request) if isinstance(entry, Watch) else Cancel(request))
+            self.post(Unwatch(request) if isinstance(entry, Standing) else Cancel(request))
 
     def drop_served(self) -> None:
         """Cancel what a process asked that has gone; its successor uses its numbers again, so no answer may stay."""
@@ -422,12 +429,12 @@ class Peer:
         self.waiting.extendleft(reversed(batch))
         self.waiting_bytes += sum(map(entry_size, batch))
 
-    def withdraw(self, entry: Ask | Open | Watch) -> None:
+    def withdraw(self, entry: Ask | Open | Standing) -> None:
         """Take back an entry that still waits."""
         if entry in self.waiting:
             self.waiting.remove(entry)
             self.waiting_bytes -= entry_size(entry)
-            if not isinstance(entry, Watch):
+            if not isinstance(entry, Standing):
                 self.outflows.release(entry.recipient, message_cost(entry))
             self._note_left()
 

@@ -52,6 +52,9 @@ from autonomy_trio.wire.entries import (
     Presentations,
     Progress,
     Reply,
+    Spoken,
+    Standing,
+    Subscribe,
     Tell,
     Unwatch,
     Watch,
@@ -216,7 +219,24 @@ class Peers:
             sender: who watches, as `Voices.of` has it.
             told: called once with how it ended.
         """
-        peer, entry = self._peer(node), Watch(next(self._requests), recipient, sender)
+        return self._stand(node, Watch(next(self._requests), recipient, sender), told)
+
+    def subscribe(
+        self, node: bytes, topic: str, recipient: str, sender: int, told: Callable[[str], None]
+    ) -> Callable[[], None]:
+        """Subscribe an agent to a topic of another node; returns what ends that.
+
+        Args:
+            node: the other node.
+            topic: the topic's name.
+            recipient: the agent's name.
+            sender: who subscribes, as `Voices.of` has it.
+            told: called once when it has ended, with ``unknown agent`` where it was refused.
+        """
+        return self._stand(node, Subscribe(next(self._requests), topic, recipient, sender), told)
+
+    def _stand(self, node: bytes, entry: Standing, told: Callable[[str], None]) -> Callable[[], None]:
+        peer = self._peer(node)
         peer.watching[entry.request] = Watching(entry, told)
         peer.post(entry)
         return partial(self._take_back, peer, entry)
@@ -419,7 +439,7 @@ class Peers:
         kept: list[Entry] = []
         speakers: dict[int, Speaker] = {}
         for position, entry in enumerate(batch):
-            if isinstance(entry, Message | Watch):
+            if isinstance(entry, Spoken):
                 try:
                     speaker = self.voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
                 except NotDelivered as error:
@@ -436,7 +456,7 @@ class Peers:
             kept.append(entry)
         return kept, speakers, []
 
-    def _take_back(self, peer: Peer, entry: Ask | Open | Watch) -> None:
+    def _take_back(self, peer: Peer, entry: Ask | Open | Standing) -> None:
         peer.take_back(entry)
         self._expect(peer)
 
@@ -510,7 +530,18 @@ class Peers:
         peer.via = self._came_by
         for entry in event.entries:
             match entry:
-                case Tell() | Ask() | Open() | Watch() | Credit() | Cancel() | Unwatch() | Awaited() | Blocked():
+                case (
+                    Tell()
+                    | Ask()
+                    | Open()
+                    | Watch()
+                    | Subscribe()
+                    | Credit()
+                    | Cancel()
+                    | Unwatch()
+                    | Awaited()
+                    | Blocked()
+                ):
                     self.reception.take(peer, entry, event.senders, late=event.late)
                 case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
                     peer.take_answer(entry, self.read_ref)
@@ -544,7 +575,7 @@ class Peers:
         """Empty the queue to a node, of which nothing was sent; answers stay until it is gone, for somebody waits."""
         tells = 0
         for entry in peer.take_out(lambda entry: peer.ended or not isinstance(entry, Answer)):
-            if isinstance(entry, Watch):
+            if isinstance(entry, Standing):
                 if peer.ended or entry.request not in peer.watching or peer.watching[entry.request].sent_at is None:
                     peer.fail(entry, NotDelivered(reason))  # else it was there once, and is repeated
             elif isinstance(entry, Message):

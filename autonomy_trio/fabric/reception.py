@@ -14,7 +14,7 @@ from autonomy_trio.fabric.flows import MOST_HELD
 from autonomy_trio.fabric.outcomes import error_entry
 from autonomy_trio.fabric.peer import Answering, Full, Judge, Peer
 from autonomy_trio.fabric.streams import Feeding
-from autonomy_trio.fabric.watches import MOST_WATCHES, Watched
+from autonomy_trio.fabric.watches import MOST_WATCHES, Tie, Watched
 from autonomy_trio.wire.credit import Granting, message_cost
 from autonomy_trio.wire.entries import (
     Ask,
@@ -25,6 +25,8 @@ from autonomy_trio.wire.entries import (
     Credit,
     Message,
     Open,
+    Standing,
+    Subscribe,
     Tell,
     Unwatch,
     Watch,
@@ -42,6 +44,8 @@ class Reception:
     _judge: Judge
     _changed: Callable[[Peer], None]
     """Told when something of a node's has ended later on."""
+    subscriber: Callable[[Peer, Subscribe, Agent | None, Callable[[str], None]], Tie] = attrs.field(init=False)
+    """Makes what takes the publications to a topic here for an agent elsewhere."""
     held_bytes: int = 0
     """Bytes of messages from all nodes that wait for room in a mailbox."""
     missing: int = 0
@@ -65,10 +69,8 @@ class Reception:
                 peer.cancel(entry.request)
             case _ if peer.is_glutted:
                 self.lost += 1  # it asks and takes no answers: one more would have no room
-            case Watch():
-                agent = senders.get(entry.sender) if entry.sender else None
-                if agent is not None or not entry.sender:  # else it comes again
-                    self._take_watch(peer, entry, agent, late=late)
+            case Watch() | Subscribe():
+                self._take_standing(peer, entry, senders, late=late)
             case Credit():
                 self._take_credit(peer, entry)
             case Awaited():
@@ -156,21 +158,37 @@ class Reception:
         peer.feeding.pop(request, None)
         self._changed(peer)
 
-    def _take_watch(self, peer: Peer, entry: Watch, agent: Agent | None, *, late: bool) -> None:
+    def _take_standing(self, peer: Peer, entry: Standing, senders: Mapping[int, Agent], *, late: bool) -> None:
+        """Take a watch or a subscription, or its repetition; one that is not taken now comes again."""
+        agent = senders.get(entry.sender) if entry.sender else None
+        if entry.sender and agent is None:
+            return
         watched, now = peer.watched.get(entry.request), trio.current_time()
         if watched is not None:
             watched.repeat(now)
-        elif not late and len(peer.watched) < MOST_WATCHES:
-            # Else it comes again: a late one may have been taken back, and there may be room another time.
-            try:
-                found = self._judge.may_watch(peer, entry, agent)
-            except Overloaded:
-                return  # as well
-            watched = peer.watched[entry.request] = Watched(entry.request, peer, now)
-            if found is None:
-                watched.tell("unknown agent")
-            else:
-                watched.begin(Outsider(watched.tell, found))
+            if watched.is_told or isinstance(entry, Watch):
+                return
+        if late or (watched is None and len(peer.watched) >= MOST_WATCHES):
+            return  # a late one may have been taken back
+        watched = watched or Watched(entry.request, peer, now)
+        try:
+            tie = self._judge_standing(peer, entry, agent, watched.tell)
+        except Overloaded:
+            return
+        peer.watched[entry.request] = watched
+        watched.end()
+        if tie is None:
+            watched.tell("unknown agent")
+        else:
+            watched.begin(tie)
+
+    def _judge_standing(
+        self, peer: Peer, entry: Standing, agent: Agent | None, told: Callable[[str], None]
+    ) -> Tie | None:
+        if isinstance(entry, Watch):
+            found = self._judge.may_watch(peer, entry, agent)
+            return None if found is None else Outsider(told, found)
+        return self.subscriber(peer, entry, agent, told) if self._judge.may_subscribe(peer, entry, agent) else None
 
     @staticmethod
     def _take_awaited(peer: Peer, entry: Awaited, *, late: bool) -> None:

@@ -5,12 +5,11 @@ receiver knows both by their number and takes each once.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final, final
+from typing import TYPE_CHECKING, Final, Protocol, final
 
 import attrs
 
-from autonomy_trio.actors.watches import Outsider
-from autonomy_trio.wire.entries import Down, Unwatch, Watch
+from autonomy_trio.wire.entries import Down, Standing, Unwatch
 
 if TYPE_CHECKING:
     from autonomy_trio.fabric.peer import Peer
@@ -22,12 +21,24 @@ REASONS: Final = ("stopped", "failed", "gave up", "unknown agent", "node lost")
 """How a watched agent can have ended."""
 
 
+class Tie(Protocol):
+    """What binds an agent here to one of another node."""
+
+    def begin(self) -> None:
+        """Let it be told."""
+        ...
+
+    def end(self) -> None:
+        """Let it be told no more."""
+        ...
+
+
 @final
 @attrs.define(eq=False, repr=False)
 class Watching:
-    """A watch of an agent on another node."""
+    """A watch of an agent on another node, or a subscription to a topic of that."""
 
-    entry: Watch
+    entry: Standing
     told: Callable[[str], None]
     """Called once with how the agent ended."""
     sent_at: float | None = None
@@ -37,19 +48,24 @@ class Watching:
 @final
 @attrs.define(eq=False, repr=False)
 class Watched:
-    """A watch that another node has on an agent here."""
+    """A watch that another node has on an agent here, or its subscription to a topic."""
 
     request: int
     _peer: "Peer"
     heard_at: float
     """When the other node last said so, on trio's clock."""
-    _outsider: Outsider | None = None
+    _tie: Tie | None = None
     _reason: str | None = None
 
-    def begin(self, outsider: Outsider) -> None:
-        """Watch the agent."""
-        self._outsider = outsider
-        outsider.begin()
+    @property
+    def is_told(self) -> bool:
+        """Whether it has ended, and the other node was told."""
+        return self._reason is not None
+
+    def begin(self, tie: Tie) -> None:
+        """Watch the agent, or take what is published."""
+        self._tie = tie
+        tie.begin()
 
     def repeat(self, now: float) -> None:
         """Hear the watch once more, and tell again how the agent ended, if it did."""
@@ -58,14 +74,14 @@ class Watched:
             self._peer.post(Down(self.request, self._reason))
 
     def tell(self, reason: str) -> None:
-        """Tell how the agent ended."""
-        self._outsider, self._reason = None, reason
+        """Tell how the agent ended, or that nothing is published for it any more."""
+        self._tie, self._reason = None, reason
         self._peer.post(Down(self.request, reason))
 
     def end(self) -> None:
         """Watch no more."""
-        if self._outsider is not None:
-            self._outsider.end()
+        if self._tie is not None:
+            self._tie.end()
 
 
 def take_down(peer: "Peer", entry: Down) -> None:

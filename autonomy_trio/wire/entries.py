@@ -286,13 +286,35 @@ class Blocked(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     sent: Number
 
 
+class Subscribe(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=22):
+    """An agent of the sender's wants what is published to a topic, as tells. It is repeated as a watch is.
+
+    Attributes:
+        request: the subscriber's number for it, of the same kind as an ask's.
+        topic: the topic's name.
+        recipient: the name of the sender's agent that is told.
+        sender: the index by which the subscribing agent was introduced; 0 for the node itself.
+    """
+
+    request: Number
+    topic: Name
+    recipient: Name
+    sender: Index
+
+
 Message = Tell | Ask | Open
 """What agents handle, by policy."""
+
+Standing = Watch | Subscribe
+"""What is repeated as long as it is wanted."""
+
+Spoken = Message | Standing
+"""What an agent says."""
 
 Answer = Reply | Error | Foreseen | Item | Progress | Down
 """What goes to who asked."""
 
-Asking = Message | Cancel | Credit | Watch | Unwatch | Awaited | Blocked
+Asking = Spoken | Cancel | Credit | Unwatch | Awaited | Blocked
 """What goes to who answers."""
 
 Entry = Asking | Answer | Accepted | Presentations | Close | Introduce | Introduced | Forgotten
@@ -376,6 +398,7 @@ _SIZES: Final[dict[type, Callable[[Any], int]]] = {
     **dict.fromkeys((Introduced, Forgotten), _indices_size),
     Awaited: lambda entry: _NUMBER_BYTES * len(entry.requests),
     **dict.fromkeys((Down, Close), lambda entry: _UTF8_BYTES * len(entry.reason)),
+    Subscribe: lambda entry: _UTF8_BYTES * (len(entry.topic) + len(entry.recipient)),
     **dict.fromkeys((Watch, Accepted, Blocked), lambda entry: _UTF8_BYTES * len(entry.recipient)),
 }
 """What an entry of a kind takes besides its framing; by its class, for this is asked of every message."""

@@ -16,6 +16,7 @@ from autonomy_trio.wire.entries import (
     Introduced,
     Open,
     Presentations,
+    Subscribe,
     Tell,
     Watch,
 )
@@ -89,7 +90,13 @@ def hear(peer: Peer, channel: Channel, entries: Sequence[Entry], moment: Moment)
                 continue
             case Introduce():
                 _introduce(heard, peer, channel, entry, moment)
-            case Tell(sender=index) | Ask(sender=index) | Open(sender=index) | Watch(sender=index):
+            case (
+                Tell(sender=index)
+                | Ask(sender=index)
+                | Open(sender=index)
+                | Watch(sender=index)
+                | Subscribe(sender=index)
+            ):
                 if index:
                     _find(heard, channel, index, moment.now)
                 heard.entries.append(entry)

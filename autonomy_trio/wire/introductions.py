@@ -28,7 +28,7 @@ from autonomy_trio.wire.constants import (
     INTRODUCTIONS,
     INTRODUCTIONS_BYTES,
 )
-from autonomy_trio.wire.entries import Entry, Introduce, Message, Watch
+from autonomy_trio.wire.entries import Entry, Introduce, Spoken
 
 _Key = TypeVar("_Key", bound=Hashable)
 
@@ -104,7 +104,7 @@ class Introducing:
         riding: dict[int, Introduce] = {}
         for position, speaker in speakers.items():
             entry = addressed[position]
-            if not isinstance(entry, Message | Watch):
+            if not isinstance(entry, Spoken):
                 raise ValueError(f"a {type(entry).__name__.lower()} has no sender but the node")  # noqa: TRY004  a value
             index = self._index(speaker)
             addressed[position] = replace(entry, sender=index)

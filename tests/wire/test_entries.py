@@ -38,6 +38,7 @@ from autonomy_trio.wire.entries import (
     Presentations,
     Progress,
     Reply,
+    Subscribe,
     Tell,
     Unwatch,
     Watch,
@@ -79,6 +80,7 @@ entries: st.SearchStrategy[Entry] = st.one_of(
     st.builds(Awaited, st.lists(numbers, min_size=1, max_size=20).map(tuple)),
     st.builds(Accepted, names, numbers, numbers),
     st.builds(Blocked, names, numbers),
+    st.builds(Subscribe, numbers, names, names, indices),
 )
 
 ONE_OF_EACH: list[Entry] = [
@@ -103,6 +105,7 @@ ONE_OF_EACH: list[Entry] = [
     Awaited((1, 2)),
     Accepted("agent", 1, 65_536),
     Blocked("agent", 1),
+    Subscribe(1, "#topic", "agent", 0),
 ]
 
 
@@ -141,6 +144,8 @@ def test_kinds_are_integers_first() -> None:
         [[20, "a", 1, -1]],
         [[20, "a" * 256, 1, 1]],
         [[21, "a", 2**63]],
+        [[22, 1, "#a", "b" * 256, 0]],
+        [[22, 1, "#a", "b", -1]],
         [[0, "a", "b", b"", 0, 0]],
         [["1", "a", "b", b"", 0, 0]],
         [[True, "a", "b", b"", 0, 0]],
