@@ -7,13 +7,16 @@ least once, and once unless the node dies between the two.
 import secrets
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
+from contextlib import nullcontext
 from typing import Final, Protocol, final
 
 import attrs
 import msgspec
 import trio
 
-from autonomy_trio.actors.delivery import PendingReply
+from autonomy_trio.actors.cell import Cell
+from autonomy_trio.actors.delivery import Asked, PendingReply
+from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.errors import (
     DeliveryError,
@@ -33,7 +36,7 @@ from autonomy_trio.fabric.journal import StoreFailed
 from autonomy_trio.fabric.memories import Known, Memories
 from autonomy_trio.fabric.proofs import Proof
 from autonomy_trio.fabric.voices import Voice, Voices
-from autonomy_trio.logs import get_log
+from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
@@ -138,6 +141,8 @@ class Durable:
         factory=dict[tuple[bytes, bytes], list[tuple[Depot, bytes]]]
     )
     """What is being handled, by sender and id, with the relays that wait for it to be acknowledged."""
+    _suspects: trio.Lock = attrs.field(factory=trio.Lock)
+    """Held by the one message that runs of those that were running when a process before this one ended."""
     _closing: trio.Event = attrs.field(factory=trio.Event)
     _ended: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
@@ -308,7 +313,7 @@ class Durable:
                 self._admission.bury(entry, node, "denied", str(error))
                 continue
             way = Way(depot.pin, sealed.stamp.created)
-            handled = await self._tell(entry, proof, way, sealed.stamp.expires)
+            handled = await self._tell(entry, proof, way, sealed.stamp, sealed.sender.identifier)
             if handled is None:
                 return None
             taken = taken or handled
@@ -329,40 +334,81 @@ class Durable:
             agent = verify_agent(introduced[0], sealed.sender, created)
         return self._admission.prove_sealed(sealed.sender, shown, created, agent)
 
-    async def _tell(self, entry: Tell, proof: Proof, way: Way, expires: int) -> bool | None:
+    async def _tell(self, entry: Tell, proof: Proof, way: Way, stamp: Stamp, sender: bytes) -> bool | None:
         """Have one message handled, however often that takes; False: it was refused, None: it is to come again."""
-        failures, agent_until = 0, trio.current_time() + AGENT_LIMIT
+        key, agent_until = (sender, stamp.id), trio.current_time() + AGENT_LIMIT
+        # What was tried by a process that did not live to say how it ended may have ended that: one after another.
+        turn = self._suspects if self._memories.tries(*key) else nullcontext()
         while not (self._runtime.draining or self._closing.is_set()):
-            if self._now() >= expires:
+            if self._now() >= stamp.expires:
                 self._admission.bury(entry, proof.sender.id, "expired")
                 return True
-            pause = AGENT_PAUSE
+            if self._memories.tries(*key) >= MOST_FAILURES:
+                self._give_up(entry)
+                why = f"{MOST_FAILURES} times its handler failed, or its process ended meanwhile"
+                self._admission.bury(entry, proof.sender.id, "failed", why)
+                return True
             reply = PendingReply()
             try:
                 cell, delivery = self._admission.prepare_sealed(entry, proof, reply, way)
-                await cell.accept(delivery, None)
-                await reply.wait(delivery.cancel)
+                async with turn:
+                    pause = await self._try(entry, key, stamp.expires, cell, delivery, reply)
             except Refusal as refusal:
                 if refusal.reason != "unknown agent" or trio.current_time() >= agent_until:
                     self._admission.bury(entry, proof.sender.id, refusal.reason, refusal.why)
                     self.given_up += refusal.reason == "unknown agent"
                     return False
-            except HandlerFailed:
-                failures += 1
-                if failures == MOST_FAILURES:
-                    self.given_up += 1
-                    _log.error("durable message given up", agent=entry.recipient, message=entry.name, failures=failures)
-                    return True
-                pause = FAILURE_PAUSE * 2 ** (failures - 1)
-            except (Denied, NotHandled, ReplyError):
-                return True  # an interceptor or the handler has answered: it is handled
-            except (DeliveryError, trio.TooSlowError) as error:
-                _log.debug("durable message waits", agent=entry.recipient, why=str(error))
-            else:
+                pause = AGENT_PAUSE
+            if pause is None:
                 return True
             with trio.move_on_after(pause):
                 await self._closing.wait()
         return None
+
+    async def _try(  # noqa: PLR0913, PLR0917 - one message, and where it goes
+        self,
+        entry: Tell,
+        key: tuple[bytes, bytes],
+        expires: int,
+        cell: Cell | PoolCell,
+        delivery: Asked,
+        reply: PendingReply,
+    ) -> float | None:
+        """Have a message handled once; that it was tried is on the disk before its handler runs.
+
+        Returns:
+            the seconds before it is tried again; None where it is handled, or given up.
+        """
+        try:
+            await self._memories.begin(*key, expires)
+        except StoreFailed as error:
+            _log.warning("a durable message is tried and not counted", why=str(error))
+        try:
+            await cell.accept(delivery, None)
+            await reply.wait(delivery.cancel)
+        except HandlerFailed:
+            failures = self._memories.tries(*key)
+            if failures < MOST_FAILURES:
+                return float(FAILURE_PAUSE * 2 ** max(0, failures - 1))
+            self._give_up(entry)
+        except (Denied, NotHandled, ReplyError):
+            pass  # an interceptor or the handler has answered: it is handled
+        except (DeliveryError, trio.TooSlowError) as error:
+            await self._untry(key)
+            _log.debug("durable message waits", agent=cell.name, why=str(error))
+            return AGENT_PAUSE
+        return None
+
+    async def _untry(self, key: tuple[bytes, bytes]) -> None:
+        try:
+            await self._memories.take_back(*key)
+        except StoreFailed as error:
+            _log.warning("a try of a durable message counts though it was none", why=str(error))
+
+    def _give_up(self, entry: Tell) -> None:
+        self.given_up += 1
+        name, agent = printable(entry.name), printable(entry.recipient)
+        _log.error("durable message given up", agent=agent, message=name, failures=MOST_FAILURES)
 
     async def _keep_fetching(self) -> None:
         while True:

@@ -1,4 +1,4 @@
-"""What a node keeps for durable messages: which envelopes came already, and the bundles of nodes it has met.
+"""What a node keeps for durable messages: which envelopes came, or were tried, and the bundles of nodes it has met.
 
 In a home both survive the process, in a file of their own; without one they live in memory.
 """
@@ -19,13 +19,18 @@ from autonomy_trio.trust.identity import Bundle, verify_bundle
 from autonomy_trio.wire.remembered import Remembered
 
 FILE: Final = "durable.sqlite3"
-VERSION: Final = 1
+VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE came (sender BLOB NOT NULL, id BLOB NOT NULL, expires INTEGER NOT NULL, PRIMARY KEY (sender, id))
     WITHOUT ROWID;
 CREATE INDEX by_age ON came (expires);
+CREATE TABLE tried (sender BLOB NOT NULL, id BLOB NOT NULL, times INTEGER NOT NULL, expires INTEGER NOT NULL,
+    PRIMARY KEY (sender, id)) WITHOUT ROWID;
 CREATE TABLE met (node BLOB PRIMARY KEY, bundle BLOB NOT NULL, expires INTEGER NOT NULL)
 """
+
+MOST_TRIED: Final = 100_000
+"""Envelopes of which it is counted how often they were tried; of more it is not."""
 
 MOST_MET: Final = 10_000
 """Nodes whose bundles are kept; past them those that expire first go."""
@@ -49,6 +54,8 @@ class Memories:
     _journal: Journal | None
     _came: Remembered = attrs.field(factory=Remembered)
     _met: dict[bytes, Bundle] = attrs.field(factory=dict[bytes, Bundle])
+    _tried: dict[tuple[bytes, bytes], tuple[int, int]] = attrs.field(factory=dict[tuple[bytes, bytes], tuple[int, int]])
+    """How often each envelope was tried that is not settled, and when it expires."""
 
     def has(self, sender: bytes, identifier: bytes) -> bool:
         """Tell whether an envelope came already."""
@@ -70,13 +77,51 @@ class Memories:
             StoreFailed: the disk refused.
         """
         self._came.remember(sender, identifier, expires)
+        self._tried.pop((sender, identifier), None)
         if self._journal is None:
             await trio.lowlevel.checkpoint()
         else:
             row = sender, identifier, expires
+            await self._journal.do(lambda connection: _remember(connection, row))
+
+    def tries(self, sender: bytes, identifier: bytes) -> int:
+        """Return how often an envelope was tried whose end nobody lived to see, or that failed."""
+        return self._tried.get((sender, identifier), (0, 0))[0]
+
+    async def begin(self, sender: bytes, identifier: bytes, expires: int) -> None:
+        """Count that an envelope is tried, and return when the disk has it.
+
+        Raises:
+            StoreFailed: the disk refused; it is counted until the process ends.
+        """
+        if (sender, identifier) in self._tried or len(self._tried) < MOST_TRIED:
+            await self._count(sender, identifier, self.tries(sender, identifier) + 1, expires)
+
+    async def take_back(self, sender: bytes, identifier: bytes) -> None:
+        """Count one try less: it was ended for no fault of the envelope's.
+
+        Raises:
+            StoreFailed: the disk refused.
+        """
+        times, expires = self._tried.get((sender, identifier), (0, 0))
+        if times:
+            await self._count(sender, identifier, times - 1, expires)
+
+    async def _count(self, sender: bytes, identifier: bytes, times: int, expires: int) -> None:
+        if times:
+            self._tried[sender, identifier] = times, expires
+        else:
+            del self._tried[sender, identifier]
+        if self._journal is None:
+            await trio.lowlevel.checkpoint()
+        elif times:
+            row = sender, identifier, times, expires
             await self._journal.do(
-                lambda connection: _execute(connection, "INSERT OR IGNORE INTO came VALUES (?, ?, ?)", row)
+                lambda connection: _execute(connection, "REPLACE INTO tried VALUES (?, ?, ?, ?)", row)
             )
+        else:
+            key = sender, identifier
+            await self._journal.do(lambda connection: _execute(connection, _UNTRY, key))
 
     def bundle(self, node: bytes, now: float) -> Bundle | None:
         """Return the bundle of a node that was met, while something can be sealed for it."""
@@ -109,7 +154,8 @@ class Memories:
         if self._journal is None:
             await trio.lowlevel.checkpoint()
             return
-        came, met = await self._journal.do(lambda connection: _load(connection, int(now)))
+        came, met, tried = await self._journal.do(lambda connection: _load(connection, int(now)))
+        self._tried = {(sender, identifier): (times, expires) for sender, identifier, times, expires in tried}
         for sender, identifier, expires in came:
             self._came.remember(sender, identifier, expires)
         for encoded in met:
@@ -128,6 +174,7 @@ class Memories:
         """
         self._came.expire(now)
         self._met = {node: bundle for node, bundle in self._met.items() if now < bundle.expires}
+        self._tried = {key: found for key, found in self._tried.items() if now < found[1]}
         if self._journal is None:
             await trio.lowlevel.checkpoint()
         else:
@@ -159,13 +206,26 @@ def _execute(connection: sqlite3.Connection, statement: str, row: Sequence[objec
     connection.execute(statement, row)
 
 
-def _load(connection: sqlite3.Connection, now: int) -> tuple[list[tuple[bytes, bytes, int]], list[bytes]]:
+_UNTRY: Final = "DELETE FROM tried WHERE sender = ? AND id = ?"
+
+
+def _remember(connection: sqlite3.Connection, row: tuple[bytes, bytes, int]) -> None:
+    """Note that an envelope came, and in the same commit that it is tried no more."""
+    connection.execute("INSERT OR IGNORE INTO came VALUES (?, ?, ?)", row)
+    connection.execute(_UNTRY, row[:2])
+
+
+def _load(
+    connection: sqlite3.Connection, now: int
+) -> tuple[list[tuple[bytes, bytes, int]], list[bytes], list[tuple[bytes, bytes, int, int]]]:
     _expire(connection, now)
     came = connection.execute("SELECT sender, id, expires FROM came").fetchall()
     newest = connection.execute("SELECT bundle FROM met ORDER BY expires DESC LIMIT ?", (MOST_MET,)).fetchall()
-    return came, [bundle for (bundle,) in newest]
+    tried = connection.execute("SELECT sender, id, times, expires FROM tried LIMIT ?", (MOST_TRIED,)).fetchall()
+    return came, [bundle for (bundle,) in newest], tried
 
 
 def _expire(connection: sqlite3.Connection, now: int) -> None:
     connection.execute("DELETE FROM came WHERE expires <= ?", (now,))
     connection.execute("DELETE FROM met WHERE expires <= ?", (now,))
+    connection.execute("DELETE FROM tried WHERE expires <= ?", (now,))

@@ -35,6 +35,7 @@ from tests.support.net import Net, open_net
 if TYPE_CHECKING:
     from autonomy_trio.wire.sealed import SealedEntry
 
+FATAL = 666
 PAYMENTS = 'principal.team == "payments"'
 
 
@@ -56,6 +57,8 @@ class Book:
     failures: int = 0
     """How many of the next payments fail."""
     holds: trio.Event | None = None
+    kill: Callable[[], object] = lambda: None
+    """Ends the process at once."""
     senders: list[tuple[str, Any]] = field(factory=list[tuple[str, Any]])
 
 
@@ -72,6 +75,9 @@ def book() -> Book:
 class Till:
     @on(Pay, allow=PAYMENTS)
     async def pay(self, message: Pay, context: Context) -> None:
+        if message.amount == FATAL:
+            BOOK.kill()
+            await trio.sleep_forever()
         if BOOK.failures:
             BOOK.failures -= 1
             raise ValueError("no change")
@@ -375,6 +381,65 @@ async def test_a_message_that_fails_its_agent_three_times_is_given_up(
             await trio.sleep(60)
         assert BOOK.paid == []
         assert world.store.quota.held == 0
+
+
+@asynccontextmanager
+async def open_fatal(world: World) -> AsyncGenerator[Node]:
+    """Open the shop, whose process ends at once when it handles what is fatal."""
+    with trio.CancelScope() as scope:
+        BOOK.kill = scope.cancel
+        async with world.shop() as shop:
+            yield shop
+
+
+async def test_a_message_that_ends_its_process_each_time_is_given_up_and_no_other_is(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        for amount in (1, 2, FATAL, 3, 4):
+            await world.till.tell(Pay(amount), durable=True)
+        ended = 0
+        for _ in range(durable.MOST_FAILURES):
+            with trio.move_on_after(30) as patience:
+                async with open_fatal(world):
+                    await trio.sleep_forever()
+            ended += not patience.cancelled_caught
+            await world.till.tell(Pay(10 + ended), durable=True)
+        assert ended == durable.MOST_FAILURES
+        async with world.shop() as shop:
+            # One that was handled may be so again where the process ended before that was written down.
+            await eventually(lambda: set(BOOK.paid) == {1, 2, 3, 4, 11, 12, 13}, 60)
+            await eventually(lambda: world.store.quota.held == 0)
+            letters = [letter for letter in shop.dead_letters if letter.reason == "failed"]
+            assert [letter.why for letter in letters] == ["3 times its handler failed, or its process ended meanwhile"]
+        assert world.store.quota.held == 0
+
+
+async def test_failures_are_counted_across_restarts(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+    BOOK.failures = 3
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        for left in (2, 1, 0):
+            async with world.shop(grace=0.1):
+                await eventually(lambda left=left: BOOK.failures == left, 10)
+        async with world.shop():
+            await trio.sleep(10)
+        assert BOOK.paid == []
+        assert world.store.quota.held == 0
+
+
+async def test_a_node_that_was_stopped_in_good_order_counts_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
+    BOOK.holds = trio.Event()
+    async with open_world(tmp_path / "shop") as world:
+        await world.till.tell(Pay(1), durable=True)
+        for _ in range(2 * durable.MOST_FAILURES):
+            async with world.shop(grace=0.1):
+                await trio.sleep(1)
+        BOOK.holds = None
+        async with world.shop():
+            await paid(1)
 
 
 async def test_an_agent_that_comes_late_gets_its_messages(
