@@ -9,7 +9,7 @@ import math
 import operator
 import types
 from collections.abc import Callable
-from typing import Any, Final, TypeVar, cast
+from typing import Any, Final
 
 import attrs
 import msgspec
@@ -22,37 +22,16 @@ _READ: Final = frozenset({*_PLAIN, float})
 
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
-_T = TypeVar("_T")
-
-
-def encode(value: object) -> bytes | None:
-    """Encode a scalar, or an attrs object of scalars as the map of its fields."""
-    kind: Any = type(value)
-    if kind in _PLAIN:
-        return _encode(value)
-    writer = _writer(kind)
-    return None if writer is None else writer(value)
-
-
-def decode(payload: bytes, kind: type[_T]) -> _T | None:
-    """Decode what `encode` made of an object of class `kind`, or of a scalar; None for all else, and for None.
-
-    The types bound what is read, so that nothing needs to be counted first. That the bytes have the one form that a
-    value has, is told by encoding it again.
-    """
-    reader = _reader(cast("Any", kind))
-    return None if reader is None else reader(payload)
-
-
-def _encode(value: object) -> bytes | None:
-    try:
-        return _ENCODER.encode(value)
-    except (ValueError, OverflowError):
-        return None  # half a character, or an integer of 65 bits
+Writer = Callable[[Any], bytes | None]
+Reader = Callable[[bytes], Any]
 
 
 @functools.cache
-def _writer(cls: Any) -> Callable[[Any], bytes | None] | None:  # noqa: ANN401 - any class
+def writer(cls: Any) -> Writer | None:  # noqa: ANN401 - any class
+    """Return what encodes an object of a class: an attrs object as the map of its fields, a scalar as itself."""
+    encode = _ENCODER.encode
+    if cls in _PLAIN:
+        return _write_scalar
     if not attrs.has(cls) or not (names := field_names(cls).all):
         return None
     twin = _twin(cls, dict.fromkeys(names, Any))
@@ -61,39 +40,66 @@ def _writer(cls: Any) -> Callable[[Any], bytes | None] | None:  # noqa: ANN401 -
     def write(value: Any) -> bytes | None:  # noqa: ANN401 - an object of the class
         found: tuple[Any, ...] = (get(value),) if single else get(value)
         for each in found:
-            kind = cast("Any", type(each))
-            if kind not in _PLAIN and not (kind is float and math.isfinite(each)):
+            if type(each) not in _PLAIN and not (type(each) is float and math.isfinite(each)):
                 return None
-        return _encode(twin(*found))
+        try:
+            return encode(twin(*found))
+        except (ValueError, OverflowError):
+            return None  # half a character, or an integer of 65 bits
 
     return write
 
 
 @functools.cache
-def _reader(kind: Any) -> Callable[[bytes], Any] | None:  # noqa: ANN401 - any class
-    if kind in _PLAIN:
-        decoder = msgspec.msgpack.Decoder(kind)
-        return lambda payload: _same(decoder, payload)
-    if not attrs.has(kind) or bool(getattr(kind, "__parameters__", None)) or not attrs.inspect(kind).added_init:
+def reader(cls: Any) -> Reader | None:  # noqa: ANN401 - any class
+    """Return what decodes what `writer` made of an object of a class, or of a scalar; it gives None for all else.
+
+    The types bound what is read, so that nothing needs to be counted first. That the bytes have the one form that a
+    value has, is told by encoding it again.
+    """
+    if cls in _PLAIN:
+        return _scalar_reader(msgspec.msgpack.Decoder(cls))
+    if not attrs.has(cls) or bool(getattr(cls, "__parameters__", None)) or not attrs.inspect(cls).added_init:
         return None
     try:
-        known = field_types(kind)
+        known = field_types(cls)
     except NameError:
         return None
-    fields = [field for field in attrs.fields(kind) if field.init]
+    fields = [field for field in attrs.fields(cls) if field.init]
     if not fields or any(field.kw_only or not _is_plain(known[field.name]) for field in fields):
         return None
-    return _object_reader(kind, {field.name: known[field.name] for field in fields})
+    return _object_reader(cls, {field.name: known[field.name] for field in fields})
 
 
-def _object_reader(cls: Any, kinds: dict[str, Any]) -> Callable[[bytes], Any]:  # noqa: ANN401 - any class
-    decoder = msgspec.msgpack.Decoder(_twin(cls, kinds))
+def _write_scalar(value: Any) -> bytes | None:  # noqa: ANN401 - a scalar
+    try:
+        return _ENCODER.encode(value)
+    except (ValueError, OverflowError):
+        return None  # as above
+
+
+def _scalar_reader(decoder: msgspec.msgpack.Decoder[Any]) -> Reader:
+    def read(payload: bytes) -> Any:  # noqa: ANN401 - a scalar
+        try:
+            found = decoder.decode(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        return found if _ENCODER.encode(found) == payload else None
+
+    return read
+
+
+def _object_reader(cls: Any, kinds: dict[str, Any]) -> Reader:  # noqa: ANN401 - any class
+    decode, encode = msgspec.msgpack.Decoder(_twin(cls, kinds)).decode, _ENCODER.encode
     get = msgspec.structs.astuple
     has_floats = any(float in members(each) for each in kinds.values())
 
     def read(payload: bytes) -> Any:  # noqa: ANN401 - an object of the class
-        found = _same(decoder, payload)
-        if found is None:
+        try:
+            found = decode(payload)
+        except (msgspec.DecodeError, ValueError, RecursionError):
+            return None
+        if encode(found) != payload:
             return None
         values = get(found)
         if has_floats and not all(math.isfinite(each) for each in values if type(each) is float):
@@ -109,14 +115,6 @@ def _object_reader(cls: Any, kinds: dict[str, Any]) -> Callable[[bytes], Any]:  
 def _twin(cls: Any, kinds: dict[str, Any]) -> type[msgspec.Struct]:  # noqa: ANN401 - any class
     """Make a struct of the same fields, which msgspec writes and strictly reads at once."""
     return msgspec.defstruct(cls.__name__, list(kinds.items()), forbid_unknown_fields=True, gc=False)
-
-
-def _same(decoder: msgspec.msgpack.Decoder[_T], payload: bytes) -> _T | None:
-    try:
-        found = decoder.decode(payload)
-    except (msgspec.DecodeError, ValueError, RecursionError):
-        return None
-    return found if _ENCODER.encode(found) == payload else None
 
 
 def _is_plain(kind: Any) -> bool:  # noqa: ANN401 - any annotation

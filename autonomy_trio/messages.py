@@ -10,7 +10,7 @@ its recipient's handler table, a reply with the type its request declares.
 import types
 import typing
 from collections.abc import Callable, Mapping
-from typing import Any, Final, Generic, TypeVar, cast, get_args, get_origin
+from typing import Any, Final, Generic, TypeVar, get_args, get_origin
 
 import attrs
 import msgspec
@@ -28,6 +28,8 @@ MOST_PAYLOAD: Final = 128 * 1024
 R_co = TypeVar("R_co", covariant=True)
 T_co = TypeVar("T_co", covariant=True)
 C = TypeVar("C", bound=type)
+
+_class: Final[Callable[[object], Any]] = type
 
 _WIRE_NAME: Final = "__wire_name__"
 
@@ -168,9 +170,9 @@ def encode_payload(value: object) -> bytes:
     Raises:
         MessageError: a field has no encoding, or the result is larger than `MOST_PAYLOAD` bytes.
     """
-    payload = flat.encode(value)
-    if payload is not None and len(payload) <= MOST_PAYLOAD and not isinstance(value, Untyped):
-        return payload
+    write = flat.writer(_class(value))
+    if write is not None and (quick := write(value)) is not None and len(quick) <= MOST_PAYLOAD:
+        return quick
     name = value.name if isinstance(value, Untyped) else wire_name(type(value))
     try:
         payload = msgspec.msgpack.encode(plain(value.fields if isinstance(value, Untyped) else value, name))
@@ -196,10 +198,11 @@ def decode_payload(payload: bytes, expected: object | None, resolve: Resolve | N
         MessageError: the bytes are no msgpack in its one form, or more than a payload may be, or do not fit `expected`
             exactly; the text names the place.
     """
-    if isinstance(expected, type) and len(payload) <= MOST_PAYLOAD:
-        found: Any = flat.decode(payload, cast("type[Any]", expected))
-        if found is not None:
-            return found
+    if len(payload) <= MOST_PAYLOAD and isinstance(expected, type):
+        quick: Any = expected
+        read_quickly = flat.reader(quick)
+        if read_quickly is not None and (quick := read_quickly(payload)) is not None:
+            return quick
     name = "the payload" if expected is None else words(expected)
     if (why := _too_much(payload)) is not None:
         msg = f"{name} {why}"

@@ -14,7 +14,7 @@ from attrs import frozen
 from autonomy_trio import AgentRef, Mailbox, Request, agent, on, open_node
 from autonomy_trio.fabric import peer
 from autonomy_trio.wire.entries import Entry
-from benchmarks.measure import check
+from benchmarks.measure import check, cpu_time
 from benchmarks.workloads import Total
 
 ALLOW: Final = 'principal.team == "payments"'
@@ -78,21 +78,20 @@ async def open_sink(url: str) -> AsyncGenerator[AgentRef[Sink]]:
 
 
 async def one_way(url: str, messages: int) -> float:
-    """Tell so many, and return how many arrive in a second."""
+    """Tell so many, and return how many arrive in a second of both nodes' CPU."""
     async with open_sink(url) as sink:
-        start = time.perf_counter()
-        for _ in range(messages):
-            await sink.tell(CHUNK)
-        total = await sink.ask(Count())
-        seconds = time.perf_counter() - start
+        with cpu_time() as spent:
+            for _ in range(messages):
+                await sink.tell(CHUNK)
+            total = await sink.ask(Count())
     check("chunks over the relay", total.value, messages)
-    return messages / seconds
+    return messages / spent.seconds
 
 
 async def one_way_singly(url: str, messages: int) -> float:
     """Do the same, each message in an envelope of its own."""
 
-    def one(waiting: deque[Entry]) -> list[Entry]:
+    def one(waiting: deque[Entry], _: int) -> list[Entry]:
         return [waiting.popleft()]
 
     with patch.object(peer, "next_batch", one):
@@ -100,18 +99,18 @@ async def one_way_singly(url: str, messages: int) -> float:
 
 
 async def ask(url: str, requests: int, askers: int) -> float:
-    """Ask so many, `askers` at once, and return how many are answered in a second."""
+    """Ask so many, `askers` at once, and return how many are answered in a second of both nodes' CPU."""
     async with open_sink(url) as sink:
 
         async def ask_in_turn() -> None:
             for _ in range(requests // askers):
                 check("bytes of an answer", len(await sink.ask(ECHO)), SIZE)
 
-        start = time.perf_counter()
-        async with trio.open_nursery() as nursery:
-            for _ in range(askers):
-                nursery.start_soon(ask_in_turn)
-        return requests // askers * askers / (time.perf_counter() - start)
+        with cpu_time() as spent:
+            async with trio.open_nursery() as nursery:
+                for _ in range(askers):
+                    nursery.start_soon(ask_in_turn)
+        return requests // askers * askers / spent.seconds
 
 
 async def median_ask(url: str, requests: int) -> float:

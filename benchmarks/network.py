@@ -27,6 +27,7 @@ KIB: Final = 1024
 
 NATS_ONE_WAY: Final = Row("one-way, against nats-server and nats-py in plaintext", "messages/s", least=0.6, aim=1)
 RAW_ONE_WAY: Final = Row("one-way, against raw trio TCP with the same crypto", "messages/s", least=0.6, aim=0.8)
+BULK: Final = Row("one-way, against batches made by hand over raw trio TCP with the same crypto", "messages/s")
 BATCHED: Final = Row("batched, against one message per envelope", "messages/s", least=12, aim=15)
 NATS_ASK: Final = Row("ask, 256 at once, against NATS request and reply", "asks/s", least=1, aim=1.5)
 ONE_ASK: Final = Row("ask, one at a time, against an echo over raw trio TCP", "asks/s", least=1 / 2.5, aim=1 / 1.8)
@@ -71,15 +72,17 @@ def messages(processes: Around, server: nats.Server, repetitions: int, scale: in
     """Measure what users send: tells and asks."""
     url, port = processes.url, processes.port
     count, asks = TOLD * scale, ASKED * scale
-    value, raw, theirs, single = interleave(
+    value, raw, bulk, theirs, single = interleave(
         repetitions,
         lambda: trio.run(linked.one_way, url, count),
         lambda: trio.run(wires.one_way, port, count),
+        lambda: trio.run(wires.in_bulk, port, count),
         lambda: server.rate("one_way", count),
         lambda: trio.run(linked.one_way_singly, url, count // 20),
     )
     yield server.result(NATS_ONE_WAY, value, theirs)
     yield Result(RAW_ONE_WAY, value, raw)
+    yield Result(BULK, value, bulk)
     yield Result(BATCHED, value, single)
     value, theirs = interleave(
         repetitions,

@@ -43,7 +43,7 @@ from autonomy_trio.trust.lists import RevocationList, Revocations
 from autonomy_trio.trust.policy import Decision, Grant, Policies, Principal
 from autonomy_trio.trust.schema import PRINCIPAL, SEND
 from autonomy_trio.trust.whole import WholePolicy
-from autonomy_trio.wire.entries import Ask, Message, Open, Spoken, Subscribe, Tell, Watch
+from autonomy_trio.wire.entries import Message, Open, Spoken, Subscribe, Tell, Watch
 from autonomy_trio.wire.introductions import Agent
 
 WATCH: Final = "Watch"
@@ -188,7 +188,8 @@ class Admission:
     @property
     def generation(self) -> int:
         """Grows with whatever a proof rests on: policies, anchors, and what is known of issuers."""
-        return self.policies.generation + self.revocations.generation
+        policies = self._policies or self.policies
+        return policies.generation + self.revocations.generation
 
     def show(self, peer: Peer, presentations: Sequence[bytes]) -> None:
         """Judge the credentials a node shows; those that do not count here leave it without their attributes."""
@@ -215,9 +216,8 @@ class Admission:
         Raises:
             Refusal: it may not pass.
         """
-        cell, message = self._judge(entry, proof, way)
-        handler = cell.spec.handler_of(type(message))
-        assert handler is not None  # noqa: S101 - the agent's table names it
+        passage, message = self._judge(entry, proof, way)
+        cell, handler = passage.cell, passage.handler
         if handler.kind == "stream":
             raise Refusal("not handled", NotHandled("a stream wants a reader, and nobody waits for this message"))
         return cell, Asked(message, handler, proof.sender, reply)
@@ -239,6 +239,11 @@ class Admission:
         """Tell whether a policy could forbid to send something to a node of which nothing is known yet."""
         is_known = peer.proof is not None or self.proofs.away(peer.identifier, self.generation) is not None
         return self.policies.restricts_sending and not is_known
+
+    @property
+    def judges_sending(self) -> bool:
+        """Whether a policy could forbid to send something."""
+        return self.policies.restricts_sending
 
     def may_send(self, peer: Peer, entry: Spoken, *, sealed: bool = False) -> Denied | None:
         """Judge one message that is to leave, by what its recipient has proven: permitted unless forbidden.
@@ -359,21 +364,24 @@ class Admission:
             raise Refusal("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
             raise Refusal("stopped", NotDelivered("the node is stopping: nothing was run"))
-        cell, message = self._judge(entry, proof, way)
-        return self._deliver(entry, cell, message, proof, reply)
+        passage, message = self._judge(entry, proof, way)
+        return self._deliver(entry, passage, message, proof, reply)
 
-    def _judge(self, entry: Message, proof: Proof, way: Way) -> tuple[Cell | PoolCell, object]:
+    def _judge(self, entry: Message, proof: Proof, way: Way) -> tuple[Passage, object]:
         """Find the agent, ask the policy, and decode the message in between."""
         known = proof.passages.get((entry.recipient, entry.name))
-        decision: Decision | None
-        if known is not None and self.runtime.find(entry.recipient) is known.cell:
-            cell, cls, decision = known.cell, known.cls, known.decision
-        else:
-            cell, cls = self._find(entry, proof, way)
-            decision = self._attribute_part(proof, entry.name, cell, way)
-            if decision is not None and decision.allowed and not self.policies.is_volatile(entry.name, cell.spec.agent):
-                proof.note_passage(entry.recipient, entry.name, Passage(cell, cls, decision))
+        if known is not None and known.decision is not None and self.runtime.find(entry.recipient) is known.cell:
+            if self.audit is not None:
+                self._settle(known.decision, proof, entry.name, known.cell)
+            return known, self._decode(entry, known.cls)
+        cell, cls = self._find(entry, proof, way)
+        handler = cell.spec.handler_of(cls)
+        assert handler is not None  # noqa: S101 - the agent's table names it
+        decision = self._attribute_part(proof, entry.name, cell, way)
+        passage = Passage(cell, cls, handler, decision)
         if decision is not None:
+            if decision.allowed and not self.policies.is_volatile(entry.name, cell.spec.agent):
+                proof.note_passage(entry.recipient, entry.name, passage)
             self._settle(decision, proof, entry.name, cell)
         message = self._decode(entry, cls)
         if decision is None:
@@ -388,7 +396,7 @@ class Admission:
                 created=way.created,
             )
             self._settle(decision, proof, entry.name, cell)
-        return cell, message
+        return passage, message
 
     def _settle(self, decision: Decision, proof: Proof, action: str, cell: Cell | PoolCell) -> None:
         self._record(decision, proof.principal, action, cell.spec.agent, cell.name)
@@ -427,20 +435,21 @@ class Admission:
             raise Refusal("malformed", NotHandled("the message does not fit"), type(error).__name__) from None
 
     def _deliver(
-        self, entry: Message, cell: Cell | PoolCell, message: object, proof: Proof, reply: Reply | None
+        self, entry: Message, passage: Passage, message: object, proof: Proof, reply: Reply | None
     ) -> Asked | Full | None:
-        handler = cell.spec.handler_of(type(message))
-        assert handler is not None  # noqa: S101 - the agent's table names it
+        handler = passage.handler
         if (handler.kind == "stream") is not isinstance(entry, Open):
             raise Refusal("not handled", not_so(message, handler))
         asked = None
-        if isinstance(entry, Open):
-            asked = Asked(message, handler, proof.sender, reply)
-        elif isinstance(entry, Ask):
+        if isinstance(entry, Tell):
+            delivery = Delivery(message, handler, proof.sender)
+        elif isinstance(entry, Open):
+            delivery = asked = Asked(message, handler, proof.sender, reply)
+        else:
             remaining = float("inf") if entry.remaining is None else entry.remaining / 1000
             deadline = trio.current_time() + remaining
-            asked = Asked(message, handler, proof.sender, reply, deadline, limited=True)
-        chosen, delivery = cell.chosen(), Delivery(message, handler, proof.sender) if asked is None else asked
+            delivery = asked = Asked(message, handler, proof.sender, reply, deadline, limited=True)
+        chosen = passage.cell.chosen()
         try:
             if not chosen.offer(delivery):
                 return Full(chosen, delivery)

@@ -75,7 +75,7 @@ class Outflows:
 
     def try_reserve(self, recipient: str, cost: int) -> bool:
         """Reserve room for a message; False where there is none, or others wait for it."""
-        flow = self._flow(recipient)
+        flow = self._flows.get(recipient) or self._flow(recipient)
         if flow.waiters or not self._has_room(flow, cost):
             return False
         self._reserve(flow, cost)
@@ -191,7 +191,7 @@ class Inflows:
 
     held_bytes: int = 0
     """Bytes of messages that wait for room in a mailbox."""
-    _missing: int = 0
+    missing: int = 0
     """Messages that were lost on the way and are not counted yet."""
     _uncredited: int = 0
     _flows: OrderedDict[str, Granting] = attrs.field(factory=OrderedDict[str, Granting])
@@ -215,15 +215,18 @@ class Inflows:
             if late or not entry.number:
                 return None
             flow = self._add(entry.recipient)
+        elif entry.number == flow.highest + 1:  # as nearly always
+            flow.highest += 1
+            return flow
         missing = flow.arrive(entry.number)
         if missing is None:
             return None
-        self._missing += missing
+        self.missing += missing
         return flow
 
     def take_missing(self) -> int:
         """Return how many messages were lost since this was last called, as far as those after them show."""
-        missing, self._missing = self._missing, 0
+        missing, self.missing = self.missing, 0
         return missing
 
     def may_hold(self, flow: Granting, cost: int) -> bool:
@@ -251,7 +254,7 @@ class Inflows:
         flow = self._flows.get(entry.recipient)
         if flow is None:
             flow = self._add(entry.recipient)
-        self._missing += flow.asked(entry.sent)
+        self.missing += flow.asked(entry.sent)
         self._tell_of(entry.recipient, flow)
 
     def words(self, window: int) -> list[Accepted]:

@@ -125,6 +125,11 @@ class Judge(Protocol):
         """Take note that a node has gone."""
         ...
 
+    @property
+    def judges_sending(self) -> bool:
+        """Whether `may_send` could refuse anything."""
+        ...
+
     def must_ask(self, peer: "Peer") -> bool:
         """Tell whether what may be sent to a node depends on what is not known of it yet."""
         ...
@@ -395,10 +400,10 @@ class Peer:
 
     def leave(self, entry: Entry, now: float) -> Entry:
         """Return an entry as it leaves: a message with its number, an ask with the time that remains for it."""
+        if type(entry) is Tell:
+            number = self.outflows.number(entry)
+            return Tell(entry.recipient, entry.name, entry.payload, entry.sender, number)
         match entry:
-            case Tell():
-                number = self.outflows.number(entry)
-                return Tell(entry.recipient, entry.name, entry.payload, entry.sender, number)
             case Ask():
                 asked, remaining = self.asked.get(entry.request), entry.remaining
                 if asked is not None and asked.deadline != inf:
@@ -419,7 +424,7 @@ class Peer:
         for word in words:
             self.waiting.appendleft(word)
             self.waiting_bytes += entry_size(word)
-        batch = next_batch(self.waiting)
+        batch = next_batch(self.waiting, self.waiting_bytes)
         self.waiting_bytes = self.waiting_bytes - sum(map(entry_size, batch)) if self.waiting else 0
         self._note_left()
         return batch

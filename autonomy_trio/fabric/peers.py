@@ -19,7 +19,6 @@ import attrs
 import trio
 
 from autonomy_trio.actors.delivery import PendingReply
-from autonomy_trio.actors.local import SENDS_PER_CHECKPOINT
 from autonomy_trio.errors import Denied, MailboxFull, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.flows import Inflows, window_for
 from autonomy_trio.fabric.outcomes import Expected
@@ -66,6 +65,10 @@ from autonomy_trio.wire.introductions import Speaker
 
 MEET_LIMIT: Final = 5.0
 """Seconds in which a node that is not known yet must answer."""
+
+TELLS_PER_CHECKPOINT: Final = 128
+"""A message that need not wait still lets others run, once in so many: an envelope is worth more than one in the
+process, for it has a signature."""
 
 RELAY_LIMIT: Final = 5.0
 """Seconds that messages wait for a relay to come back."""
@@ -121,7 +124,7 @@ class Peers:
         """Queue a message for another node, waiting for room there and in the queue to it."""
         size = check_size(entry)
         self._told += 1
-        if not self._told % SENDS_PER_CHECKPOINT:
+        if not self._told % TELLS_PER_CHECKPOINT:
             # After each one, the sending task would run in between, and each would leave in an envelope of its own.
             await trio.lowlevel.checkpoint()
         peer = self._peer(node)
@@ -426,7 +429,8 @@ class Peers:
         if self.endpoint.is_ready(peer.identifier, now, ticks):
             self.endpoint.send(peer.identifier, [peer.leave(entry, ticks) for entry in batch], now, ticks, speakers)
             for entry in batch:
-                peer.note_sent(entry, ticks)
+                if type(entry) is not Tell:
+                    peer.note_sent(entry, ticks)
             self._expect(peer)
         else:
             # The session is too old to be sent on: the batch waits for the next one.
@@ -436,6 +440,8 @@ class Peers:
 
     def _spoken(self, peer: Peer, batch: list[Entry]) -> tuple[list[Entry], Mapping[int, Speaker], list[Entry]]:
         """Return what may leave, its speakers by position, and what is to wait; replies follow their asks."""
+        if not self.judge.judges_sending and not any(type(getattr(entry, "sender", 0)) is Voice for entry in batch):
+            return batch, {}, []
         kept: list[Entry] = []
         speakers: dict[int, Speaker] = {}
         for position, entry in enumerate(batch):
@@ -530,6 +536,8 @@ class Peers:
         peer.via = self._came_by
         for entry in event.entries:
             match entry:
+                case Reply():
+                    peer.take_answer(entry, self.read_ref)
                 case (
                     Tell()
                     | Ask()
@@ -543,7 +551,7 @@ class Peers:
                     | Blocked()
                 ):
                     self.reception.take(peer, entry, event.senders, late=event.late)
-                case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
+                case Error() | Foreseen() | Item() | Progress() | Down():
                     peer.take_answer(entry, self.read_ref)
                 case Accepted():
                     peer.outflows.accept(entry)

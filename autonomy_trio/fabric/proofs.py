@@ -15,6 +15,7 @@ import trio
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.delivery import Sender
 from autonomy_trio.actors.pools import PoolCell
+from autonomy_trio.actors.spec import Handler
 from autonomy_trio.errors import CredentialError, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
 from autonomy_trio.fabric.peer import Peer
@@ -48,11 +49,13 @@ _log = get_log()
 
 @attrs.frozen
 class Passage:
-    """What was decided of one message to one agent, and does not depend on what the message says or on the time."""
+    """Where a message goes, and what was decided of it before it was decoded."""
 
     cell: Cell | PoolCell
     cls: type
-    decision: Decision
+    handler: Handler
+    decision: Decision | None
+    """None where it depends on what the message says."""
 
 
 @attrs.frozen

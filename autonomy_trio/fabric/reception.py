@@ -81,8 +81,10 @@ class Reception:
 
     def _take_message(self, peer: Peer, entry: Message, senders: Mapping[int, Agent], *, late: bool) -> None:
         """Judge a message; one that may pass and finds no room waits for it, as far as its sender was granted."""
-        flow = peer.inflows.arrive(entry, late=late)
-        self.missing += peer.inflows.take_missing()
+        inflows = peer.inflows
+        flow = inflows.arrive(entry, late=late)
+        if inflows.missing:
+            self.missing += inflows.take_missing()
         agent = senders.get(entry.sender) if entry.sender else None
         reply: Feeding | Answering | None = None
         verdict: Asked | Full | Callable[[], None] | DeliveryError | None = None
@@ -96,8 +98,8 @@ class Reception:
         if isinstance(verdict, Full):
             verdict = self._hold(peer, flow, entry, verdict)
         elif flow is not None:
-            peer.inflows.dispose(flow, entry, message_cost(entry))
-        if peer.inflows.has_words:
+            inflows.dispose(flow, entry, message_cost(entry))
+        if inflows.has_words:
             peer.wake()
         if reply is not None:
             self._begin(reply, verdict)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 R = TypeVar("R")
 T = TypeVar("T")
 
+_class: Final[Callable[[object], Any]] = type
 _MILLISECONDS: Final = 1000
 
 
@@ -144,7 +145,7 @@ class RemoteRef(OutsideRef[Any]):
         await durable.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 
     def _tell(self, message: object) -> Tell:
-        recipient, name, payload = _checked(self.name), _name(message), encode_payload(message)
+        recipient, name, payload = _checked(self._address.agent), _name(message), encode_payload(message)
         return Tell(recipient, name, payload, self._prepare(), 0)
 
     def _prepare(self) -> int:
@@ -159,7 +160,7 @@ class RemoteRef(OutsideRef[Any]):
 
 
 def _name(message: object) -> str:
-    return _checked(message.name) if isinstance(message, Untyped) else _class_name(cast("Any", type(message)))
+    return _checked(message.name) if isinstance(message, Untyped) else _class_name(_class(message))
 
 
 @functools.cache
@@ -169,7 +170,7 @@ def _class_name(cls: Any) -> str:  # noqa: ANN401 - a class
 
 def _request(message: object) -> tuple[str, object | None]:
     """Return a message's wire name and the type of its reply."""
-    return (_name(message), None) if isinstance(message, Untyped) else _class_request(cast("Any", type(message)))
+    return (_checked(message.name), None) if isinstance(message, Untyped) else _class_request(_class(message))
 
 
 @functools.cache

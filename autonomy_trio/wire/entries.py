@@ -38,7 +38,7 @@ Indices = Annotated[tuple[Index, ...], msgspec.Meta(min_length=1, max_length=BOD
 PresentationList = Annotated[tuple[Presentation, ...], msgspec.Meta(max_length=PRESENTATIONS)]
 
 
-class Tell(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=1):
+class Tell(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=1):
     """A message to an agent, with no answer.
 
     Attributes:
@@ -56,7 +56,7 @@ class Tell(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     number: Number
 
 
-class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=2):
+class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=2):
     """A message to an agent that wants one answer.
 
     Attributes:
@@ -78,14 +78,14 @@ class Ask(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=Tr
     number: Number
 
 
-class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=3):
+class Reply(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=3):
     """The answer to an ask."""
 
     request: Number
     payload: Payload
 
 
-class Error(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=4):
+class Error(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=4):
     """Why an ask has no answer: a code for programs and a coarse text for people."""
 
     request: Number
@@ -93,7 +93,7 @@ class Error(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     text: Text
 
 
-class Cancel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=5):
+class Cancel(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=5):
     """The asker no longer waits."""
 
     request: Number
@@ -177,7 +177,7 @@ class Open(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     number: Number
 
 
-class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=13):
+class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=13):
     """One answer of a stream.
 
     Attributes:
@@ -191,7 +191,7 @@ class Item(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=T
     payload: Payload
 
 
-class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=14):
+class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=14):
     """How many items of a stream were sent.
 
     Attributes:
@@ -205,7 +205,7 @@ class Progress(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fiel
     is_over: bool
 
 
-class Credit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=15):
+class Credit(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=15):
     """The reader is there, and how many items of the stream may be sent in all.
 
     It is repeated as long as the stream is open; one that allows no more than those before it is answered by a
@@ -353,14 +353,10 @@ def decode_entries(body: bytes) -> list[Entry]:
 
 def entry_size(entry: Entry) -> int:
     """Return a bound on the encoded bytes of an entry, without encoding it."""
-    kind = type(entry)
-    if kind in _SIZES:
-        return _FRAMING_BYTES + _SIZES[kind](entry)
-    return _FRAMING_BYTES
-
-
-def _message_size(entry: Message) -> int:
-    return len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
+    if isinstance(entry, _MESSAGES):
+        return _FRAMING_BYTES + len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
+    size = _SIZES.get(type(entry))
+    return _FRAMING_BYTES if size is None else _FRAMING_BYTES + size(entry)
 
 
 def _answer_size(entry: Reply | Item) -> int:
@@ -388,8 +384,8 @@ def _presentations_size(presentations: Sequence[bytes]) -> int:
     return sum(_FRAMING_BYTES + len(encoded) for encoded in presentations)
 
 
+_MESSAGES: Final = (Tell, Ask, Open)
 _SIZES: Final[dict[type, Callable[[Any], int]]] = {
-    **dict.fromkeys((Tell, Ask, Open), _message_size),
     **dict.fromkeys((Reply, Item), _answer_size),
     Foreseen: _foreseen_size,
     Error: _error_size,
@@ -404,11 +400,12 @@ _SIZES: Final[dict[type, Callable[[Any], int]]] = {
 """What an entry of a kind takes besides its framing; by its class, for this is asked of every message."""
 
 
-def next_batch(waiting: deque[Entry]) -> list[Entry]:
+def next_batch(waiting: deque[Entry], total: int | None = None) -> list[Entry]:
     """Take from the left of a queue what travels in one envelope: as much as fits, or one large entry alone.
 
     Args:
         waiting: the entries that wait, oldest first; what is taken leaves it.
+        total: the sum of their sizes, where that is known.
 
     Returns:
         At least one entry unless nothing waits; at most 256, together at most 64 KiB when more than one.
@@ -416,16 +413,20 @@ def next_batch(waiting: deque[Entry]) -> list[Entry]:
     Raises:
         MessageError: the oldest entry is larger than any envelope; it stays where it is.
     """
+    if total is not None and total <= BATCH_BYTES and len(waiting) <= BATCH_ENTRIES:
+        everything = list(waiting)
+        waiting.clear()
+        return everything
     batch: list[Entry] = []
-    total = 0
+    taken = 0
     while waiting and len(batch) < BATCH_ENTRIES:
         size = entry_size(waiting[0])
-        if batch and total + size > BATCH_BYTES:
+        if batch and taken + size > BATCH_BYTES:
             break
         if size > MESSAGE_BYTES:
             raise _too_large(waiting[0], size)
         batch.append(waiting.popleft())
-        total += size
+        taken += size
     return batch
 
 

@@ -1,7 +1,7 @@
 """What an authentic envelope says: sorted into what is for the fabric and what is for the session itself."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import Final, cast, final
 
 from attrs import define, field, frozen
 
@@ -9,13 +9,19 @@ from autonomy_trio.errors import ProtocolError
 from autonomy_trio.wire.constants import CONFIRM_SPACING
 from autonomy_trio.wire.entries import (
     Ask,
+    Cancel,
     Close,
+    Credit,
     Entry,
+    Error,
     Forgotten,
     Introduce,
     Introduced,
+    Item,
     Open,
     Presentations,
+    Progress,
+    Reply,
     Subscribe,
     Tell,
     Watch,
@@ -70,6 +76,11 @@ class Heard:
         return answers
 
 
+_PLAIN: Final = frozenset({Reply, Error, Cancel, Item, Progress, Credit})
+_SPOKEN: Final = frozenset({Tell, Ask})
+"""The kinds of which an envelope may have hundreds, and which are for the fabric alone where the node speaks."""
+
+
 def hear(peer: Peer, channel: Channel, entries: Sequence[Entry], moment: Moment) -> Heard:
     """Sort an envelope's entries, and take in those that are for the session itself.
 
@@ -81,6 +92,10 @@ def hear(peer: Peer, channel: Channel, entries: Sequence[Entry], moment: Moment)
     """
     heard = Heard()
     for entry in entries:
+        if type(entry) in _PLAIN or (type(entry) in _SPOKEN and not cast("Tell", entry).sender):
+            heard.entries.append(entry)
+            heard.is_owed = True
+            continue
         match entry:
             case Introduced(indices=indices):
                 channel.introducing.acknowledge(indices)

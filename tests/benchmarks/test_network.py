@@ -38,6 +38,7 @@ def test_a_run_writes_every_row_and_says_what_is_missing(tmp_path: Path) -> None
     assert list(rows) == [
         network.NATS_ONE_WAY.workload + without,
         network.RAW_ONE_WAY.workload,
+        network.BULK.workload,
         network.BATCHED.workload,
         network.NATS_ASK.workload + without,
         network.ONE_ASK.workload,
