@@ -1,10 +1,11 @@
 """A buyer orders while the shop is closed; the relay keeps the order, and the shop packs it when it opens."""
 
 import tempfile
+from functools import partial
 from pathlib import Path
 
 import trio
-from attrs import frozen
+from attrs import field, frozen
 
 from autonomy_trio import Request, agent, on
 from autonomy_trio.testing import open_test_fabric
@@ -22,9 +23,12 @@ class Open(Request[bool]):
 
 @agent
 class Shop:
+    packed: trio.Event = field(factory=trio.Event)
+
     @on(Order, allow='principal.team == "buyers"')
     def order(self, message: Order) -> None:
         print(f"packed: {message.item}")
+        self.packed.set()
 
     @on(Open, allow="true")
     def is_open(self, message: Open) -> bool:
@@ -41,8 +45,9 @@ async def main() -> None:
                 print("open:", await ref.ask(Open()))
             await ref.tell(Order("tea"), durable=True)
             print("the shop is closed, and the order is stored")
-            async with fabric.open_node([Shop], home=home):
-                await trio.sleep(1)
+            packed = trio.Event()
+            async with fabric.open_node([partial(Shop, packed)], home=home):
+                await packed.wait()
             print("the shop was open again")
 
 
