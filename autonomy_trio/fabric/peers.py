@@ -30,7 +30,7 @@ from autonomy_trio.fabric.watches import Watching
 from autonomy_trio.logs import get_log
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
-from autonomy_trio.wire.constants import MESSAGE_BYTES, MESSAGE_OVERHEAD
+from autonomy_trio.wire.constants import CLOCK_TOLERANCE, MESSAGE_BYTES, MESSAGE_OVERHEAD
 from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import (
@@ -524,6 +524,9 @@ class Peers:
             peer.inflows = Inflows()
             peer.pace.forget()
             self._expect(peer)
+        if abs(event.clock_difference) > CLOCK_TOLERANCE and peer.bundle is None:
+            difference = f"{event.clock_difference:+,.0f} s"
+            _log.warning("the clock of another node differs: set the clocks", node=peer.name, by=difference)
         peer.bundle = event.bundle
         self.met(event.bundle)
         self.judge.show(peer, event.presentations)

@@ -10,6 +10,7 @@ from typing import Final, final
 from attrs import define, field
 
 from autonomy_trio.wire.constants import (
+    CLOCK_TOLERANCE,
     GONE_AFTER,
     HANDSHAKE_AFTER,
     HANDSHAKE_LIFE,
@@ -105,7 +106,9 @@ class Opening:
         self.packet = third
         self.path = channel.path
         self.repeats_at = channel.born + HANDSHAKE_REPEAT
-        self.trouble = f"the peer answered and did not confirm in {HANDSHAKE_LIFE:.0f} s"
+        difference = abs(channel.session.remote.clock_difference)
+        clocks = f"; clocks differ by {difference:,.0f} s" if difference > CLOCK_TOLERANCE else ""
+        self.trouble = f"the peer answered and did not confirm in {HANDSHAKE_LIFE:.0f} s{clocks}"
         return channel
 
 

@@ -127,6 +127,16 @@ def test_a_failed_handshake_says_at_home_why(world: "World") -> None:
     assert {packet.data[1] for packet in world.log} == {0x01, 0x02}
 
 
+def test_a_peer_that_refuses_for_a_clock_that_is_ahead_is_told_of_by_the_difference(world: "World") -> None:
+    alice, bob = world.add("alice"), world.add("bob")
+    alice.clock_ahead = 3600.0
+    world.connect(alice, bob)
+    world.advance(6)
+    (gave_up,) = alice.of(GaveUp)
+    assert gave_up.reason == "the peer answered and did not confirm in 5 s; clocks differ by 3,600 s"
+    assert "begins in 3,600 s" in bob.of(Refused)[0].reason
+
+
 def test_clocks_that_differ_a_little_are_reported_with_the_session(world: "World") -> None:
     alice, bob = world.add("alice"), world.add("bob")
     bob.clock_ahead = 30.0
