@@ -60,12 +60,39 @@ class Streamed(Request[tuple[int, int]]):
     """The numbers made so far by streams, and how many streams have ended."""
 
 
-@agent
+@frozen
+class Hold(Request[float]):
+    """Wait for so long, and answer how many seconds the deadline had left."""
+
+    seconds: float
+
+
+@frozen
+class Cancelled(Request[int]):
+    """How many handlers were cancelled."""
+
+
+@frozen
+class Call(Request[None]):
+    """Tell an agent, by a ref that came in a message."""
+
+    whom: AgentRef[Any]
+    text: str
+
+
+@frozen
+class Whoami(Request[AgentRef[Any]]):
+    pass
+
+
+@agent(topics={"#news": "true"})
 class Service:
     total: int = 0
     notes: tuple[str, ...] = ()
     made: int = 0
     ended: int = 0
+    begun: int = 0
+    cancelled: int = 0
 
     @on(Add, allow="true")
     async def add(self, message: Add) -> int:
@@ -79,6 +106,29 @@ class Service:
             raise Short(missing) if missing < 100 else VeryShort(missing, ("gold", "silver"))
         self.total -= message.amount
         return self.total
+
+    @on(Hold, allow="true")
+    async def hold(self, message: Hold, context: Context) -> float:
+        left = context.deadline - trio.current_time()
+        self.begun += 1
+        try:
+            await trio.sleep(message.seconds)
+        except trio.Cancelled:
+            self.cancelled += 1
+            raise
+        return left
+
+    @on(Cancelled, allow="true")
+    def count_cancelled(self, message: Cancelled) -> int:
+        return self.cancelled
+
+    @on(Call, allow="true")
+    async def call(self, message: Call) -> None:
+        await message.whom.tell(Note(message.text))
+
+    @on(Whoami, allow="true")
+    def whoami(self, message: Whoami, context: Context) -> AgentRef[Any]:
+        return context.self
 
     @on(Broken, allow="true")
     async def broken(self, message: Broken) -> None:
@@ -144,3 +194,31 @@ class Watcher:
     def read(self, message: Seen) -> list[str]:
         """Answer with why each agent ended."""
         return [down.reason for down in self.seen]
+
+
+@frozen
+class Join(Request[None]):
+    """Subscribe to a topic, or end that."""
+
+    topic: str
+    leave: bool = False
+
+
+@agent
+class Reader:
+    notes: tuple[str, ...] = ()
+
+    @on(Join)
+    async def join(self, message: Join, context: Context) -> None:
+        if message.leave:
+            context.unsubscribe(message.topic)
+        else:
+            context.subscribe(message.topic)
+
+    @on(Note, allow="true")
+    def note(self, message: Note) -> None:
+        self.notes += (message.text,)
+
+    @on(Notes)
+    def read(self, message: Notes) -> list[str]:
+        return list(self.notes)

@@ -5,6 +5,8 @@ The same tests run unchanged in all of them. What differs between nodes is loss,
 * a `tell` is at most once between nodes, and who sends one is not told that nobody took it;
 * an ask, a stream and a watch can end because the other node was lost: `OutcomeUnknown`, or `Down` with "node lost";
 * a refused stream is told with the first item and not when the block is entered, for opening one waits for nothing;
+* `tell` waits once a mailbox is full; between nodes some messages more are under way by then, up to 256 KiB;
+* a subscription begins when its word has arrived, and what is published is lost as a `tell` can be;
 * only what ``allow=`` permits is there for others, and an agent that is not there answers as one that denies.
 
 Over a relay cluster nothing else differs. Packets are lost there in one place more, between two relays: where Redis is
@@ -46,6 +48,12 @@ class Setting:
         if not self.has_relay_in_common:
             address = f"{self.server.identifier}/{name}"
         return self.user.ref(address) if agent is None else self.user.ref(address, agent)
+
+    def topic(self, name: str) -> str:
+        """What a topic of the server is called where it is used."""
+        if not self.is_remote:
+            return name
+        return self.server.address(name) if self.has_relay_in_common else f"{self.server.identifier}/{name}"
 
 
 class Open(Protocol):
