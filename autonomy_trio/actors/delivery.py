@@ -16,8 +16,9 @@ if TYPE_CHECKING:
 class Sender:
     """Who sent a message, as far as it is proven.
 
-    Inside the process `id` is the name of the sending agent (``node`` outside any agent); over a link it is the
-    identifier that the session has proven, and `attributes` are what its credentials assert.
+    Inside the process `id` is the name of the sending agent (``node`` outside any agent). Over a link it is the
+    identifier of the sending agent, for which its node vouches, or of the node itself, which the session has proven;
+    `attributes` are what the credentials of both assert, or of the agent alone where it inherits nothing.
     """
 
     id: str

@@ -444,15 +444,18 @@ class Peers:
             return batch, {}, []
         kept: list[Entry] = []
         speakers: dict[int, Speaker] = {}
+        spoke, speaker = 0, None  # most of what waits in a row is one agent's
         for position, entry in enumerate(batch):
             if isinstance(entry, Spoken):
-                try:
-                    speaker = self.voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
-                except NotDelivered as error:
-                    peer.drop(entry, error)
-                    continue
-                if speaker is not None and not peer.pace.may_speak(speaker, trio.current_time()):
-                    return kept, speakers, batch[position:]
+                if entry.sender is not spoke:
+                    try:
+                        speaker = self.voices.speaker(entry.sender) if isinstance(entry.sender, Voice) else None
+                    except NotDelivered as error:
+                        peer.drop(entry, error)
+                        continue
+                    if speaker is not None and not peer.pace.may_speak(speaker, trio.current_time()):
+                        return kept, speakers, batch[position:]
+                    spoke = entry.sender
                 refusal = self.judge.may_send(peer, entry)
                 if refusal is not None:
                     peer.drop(entry, refusal)

@@ -153,7 +153,7 @@ class Proofs:
     def away(self, node: bytes, generation: int) -> Proof | None:
         """Return what a node had proven that is away, judged as of now; None where nothing is known."""
         seq, proof = self._away.get(node, (0, None))
-        if proof is None or self._holds(proof, generation):
+        if proof is None or _holds(proof, generation, self.now()):
             return proof
         name = format_identifier(node)
         proof = _prove(name, name, self._judge(proof.credentials, node, seq), generation, None)
@@ -176,11 +176,12 @@ class Proofs:
         """
         shown = peer.proof
         assert isinstance(shown, _Shown)  # noqa: S101 - show() came first
-        if not self._holds(shown.node, generation):
+        now = self.now()
+        if not _holds(shown.node, generation, now):
             assert peer.bundle is not None  # noqa: S101 - a session came first
             credentials = self._judge(shown.node.credentials, peer.identifier, peer.bundle.seq)
             shown.node = _prove(peer.name, peer.name, credentials, generation, None)
-        return shown.node if agent is None else self._of_agent(peer, shown, generation, agent)
+        return shown.node if agent is None else self._of_agent(peer, shown, generation, agent, now)
 
     def of_sealed(
         self, sender: Bundle, presentations: Sequence[bytes], created: int, generation: int, agent: Agent | None = None
@@ -207,24 +208,25 @@ class Proofs:
         assert proof is not None  # noqa: S101 - of the one or the other
         return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
 
-    def _of_agent(self, peer: Peer, shown: _Shown, generation: int, agent: Agent) -> Proof:
+    def _of_agent(self, peer: Peer, shown: _Shown, generation: int, agent: Agent, now: float) -> Proof:
         base = shown.node if agent.inherits else None
-        known, proof = shown.agents.pop(agent.identifier, (None, None))
+        known, proof = shown.agents.get(agent.identifier, (None, None))
+        if proof is not None and known is agent and proof.base is base and _holds(proof, generation, now):
+            shown.agents.move_to_end(agent.identifier)
+            return proof
         if proof is None or known != agent:
             if agent.presentations and not shown.shows.try_take(len(agent.presentations), trio.current_time()):
                 raise Overloaded("the agents of a node show more credentials than are looked at: try it later")
-            own = self._read(agent.presentations, agent.identifier, _AGENT_SEQ, self.now())
+            own = self._read(agent.presentations, agent.identifier, _AGENT_SEQ, now)
             proof = _prove(format_identifier(agent.identifier), peer.name, own, generation, base)
-        elif proof.base is not base or not self._holds(proof, generation):
+        elif proof.base is not base or not _holds(proof, generation, now):
             own = self._judge(proof.credentials, agent.identifier, _AGENT_SEQ)
             proof = _prove(proof.principal.id, peer.name, own, generation, base)
         shown.agents[agent.identifier] = agent, proof
+        shown.agents.move_to_end(agent.identifier)
         if len(shown.agents) > INTRODUCTIONS:
             shown.agents.popitem(last=False)
         return proof
-
-    def _holds(self, proof: Proof, generation: int) -> bool:
-        return self.now() < proof.principal.expires and proof.generation == generation
 
     def _read(self, presentations: Sequence[bytes], subject: bytes, seq: int, now: float) -> Sequence[Credential]:
         if not presentations:
@@ -266,3 +268,7 @@ class Proofs:
             _log.warning(
                 "credential not accepted", node=format_identifier(subject), why=str(error), so_far=self.unproven
             )
+
+
+def _holds(proof: Proof, generation: int, now: float) -> bool:
+    return now < proof.principal.expires and proof.generation == generation

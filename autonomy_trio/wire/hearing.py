@@ -112,7 +112,7 @@ def hear(peer: Peer, channel: Channel, entries: Sequence[Entry], moment: Moment)
                 | Watch(sender=index)
                 | Subscribe(sender=index)
             ):
-                if index:
+                if index and index not in heard.senders:
                     _find(heard, channel, index, moment.now)
                 heard.entries.append(entry)
             case Presentations():

@@ -102,13 +102,15 @@ class Introducing:
         """
         addressed = list(entries)
         riding: dict[int, Introduce] = {}
+        spoke, index = None, 0
         for position, speaker in speakers.items():
             entry = addressed[position]
             if not isinstance(entry, Spoken):
                 raise ValueError(f"a {type(entry).__name__.lower()} has no sender but the node")  # noqa: TRY004  a value
-            index = self._index(speaker)
+            if speaker is not spoke:
+                spoke, index = speaker, self._index(speaker)
             addressed[position] = replace(entry, sender=index)
-            if index in self._unacknowledged:
+            if index in self._unacknowledged and index not in riding:
                 riding[index] = speaker.entry(index)
         return list(riding.values()), addressed
 
