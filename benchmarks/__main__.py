@@ -1,4 +1,4 @@
-"""``python -m benchmarks local|crypto|network|store|peers``: a table each, and with ``--json`` a file."""
+"""``python -m benchmarks local|crypto|network|store|losses|peers``: a table each, and with ``--json`` a file."""
 
 import sys
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import against, crypto, local, network, store
+from benchmarks import against, crypto, local, losses, network, store
 from benchmarks.measure import Result, fails, report
 
 quick_option = click.option("--quick", is_flag=True, help="Small counts; a row fails only below half of its least.")
@@ -42,6 +42,14 @@ def run_crypto(*, quick: bool, file: Path | None) -> None:
 def run_store(*, quick: bool, file: Path | None) -> None:
     """Store envelopes in SQLite, each commit flushed, and hand them over."""
     finish(store.run(quick=quick), file, quick=quick)
+
+
+@main.command("losses")
+@quick_option
+@json_option
+def run_losses(*, quick: bool, file: Path | None) -> None:
+    """Send durable messages at a rate while relays are killed; one that is lost or handled twice ends it."""
+    finish(losses.run(quick=quick), file, quick=quick)
 
 
 @main.command("network")

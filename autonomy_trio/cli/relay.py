@@ -21,6 +21,7 @@ from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for, passphrase_option
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.credentials import LISTS_FOLDER
 from autonomy_trio.fabric.linking import listen
 from autonomy_trio.fabric.metrics import relay_report
 from autonomy_trio.fabric.relay import Relay
@@ -54,7 +55,8 @@ from autonomy_trio.trust.vault import Vault
     "--policy",
     type=FILE,
     metavar="FILE",
-    help="Who may register, in Cedar. Without it and --anchors anybody may; with --anchors alone who has a credential.",
+    help="Who may Register, Store and Publish, in Cedar. Without it and --anchors anybody may; with --anchors alone who"
+    " has a credential.",
 )
 @metrics_option
 @log_option
@@ -85,6 +87,7 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
         url = listener.address.url
         async with stoppable() as stop, trio.open_nursery() as nursery:
             nursery.start_soon(forwarding.serve, listener)
+            nursery.start_soon(forwarding.obey_lists, home / LISTS_FOLDER)
             async with telling(tell_at, lambda: relay_report(forwarding.statistics())):
                 click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}")
                 stop.drains = True

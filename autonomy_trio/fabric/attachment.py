@@ -27,6 +27,7 @@ from autonomy_trio.wire.frames import (
     Publish,
     Records,
     Send,
+    Show,
     Store,
     Stored,
     decode_frame,
@@ -187,6 +188,11 @@ class Attachment:
     def request(self, frame: Publish | Lookup) -> bool:
         """Queue what the relay's directory is asked or told; False where it was dropped."""
         return self.is_attached and self._outbox.put(join_frames([encode_frame(frame)]))
+
+    def show(self) -> None:
+        """Show the relay what the node shows now, if it asked for credentials and there is room."""
+        if self.is_attached and self._asks_for:
+            self._outbox.put(join_frames([encode_frame(Show(tuple(self._shown_to(self._asks_for))))]))
 
     async def wait_room(self) -> None:
         """Return when packets can be queued again; at once while the relay is away."""

@@ -93,6 +93,11 @@ class Attachments:
             return others
         return [named] if named.is_attached else [named, *others]
 
+    def show(self) -> None:
+        """Show the relays that asked for credentials what the node shows now."""
+        for attachment in self._by_url.values():
+            attachment.show()
+
     async def flush(self) -> None:
         """Return when what waits to leave has left, or a moment has passed."""
         for attachment in self._by_url.values():

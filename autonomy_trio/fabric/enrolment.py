@@ -84,6 +84,8 @@ class Enrolment:
     _attach: "Callable[[str], Any]"
     _anchors_file: Path | None
     """The home's anchors file, which need not be there; None where anchors are none of the home's business."""
+    _show_relays: Callable[[], None] = lambda: None
+    """Shows what the wallet holds to the relays that asked for credentials."""
     _not_before: dict[bytes, float] = attrs.field(factory=dict[bytes, float])
     """When to ask next, on trio's clock: by authority for its list, by credential for its renewal."""
     _ledger_seen: tuple[int, int] = NO_TEXT
@@ -181,7 +183,8 @@ class Enrolment:
         self.show()
 
     def show(self) -> None:
-        """Show what the wallet holds in the sessions that stand."""
+        """Show what the wallet holds in the sessions that stand, and to relays."""
+        self._show_relays()
         self._peers.show(self._wallet.shown(self._now()))
 
     def _trust(self, anchor: Anchor) -> bool:

@@ -85,6 +85,10 @@ class Desk:
             case _:
                 raise ProtocolError(f"a registered node sends no {type(frame).__name__.upper()}")
 
+    def refuse(self, frame: frames.Store, why: str) -> None:
+        """Say why an envelope is not stored."""
+        self._say(Stored(stored_id(frame.packet), why))
+
     def notice(self) -> None:
         """Look for something new in the node's mailbox."""
         self._has_more = True

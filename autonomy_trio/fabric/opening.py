@@ -293,6 +293,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         lambda address: node.ref(address),  # noqa: PLW0108 - it is made from this
         lambda relay: node.attach(relay),  # noqa: PLW0108 - as well
         ground.trust.anchors_of_home(),
+        attachments.show,
     )
     finding = Finding(vault, runtime, admission, wallet, histories, attachments, now, published)
     node = Node(

@@ -5,10 +5,11 @@ With a store it keeps sealed envelopes for nodes that are away. One slow node ne
 its own, bounded in bytes.
 """
 
-import math
 import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
+from contextlib import suppress
+from pathlib import Path
 from typing import Final, final
 
 import attrs
@@ -21,10 +22,12 @@ from autonomy_trio.fabric.directory import Directory
 from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, attend, send_patiently
 from autonomy_trio.fabric.mailboxes import Desk, Mailboxes
 from autonomy_trio.fabric.passing import OVERLOADED, UNKNOWN
-from autonomy_trio.fabric.relay_policy import RelayPolicy
-from autonomy_trio.fabric.store import Store, Usage
+from autonomy_trio.fabric.relay_policy import Guest, RelayPolicy
+from autonomy_trio.fabric.store import Store as EnvelopeStore
+from autonomy_trio.fabric.store import Usage
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.lists import LIST_FILE_BYTES_LIMIT
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.trust.watcher import Watcher
@@ -41,6 +44,8 @@ from autonomy_trio.wire.frames import (
     Publish,
     RelayLimits,
     Send,
+    Show,
+    Store,
     decode_frame,
     encode_frame,
     join_frames,
@@ -73,6 +78,12 @@ REGISTRATIONS: Final = (50.0, 500.0)
 
 TRAFFIC: Final = (32e6, 64e6)
 """Bytes a second from one node, and at once, `FRAME_COST` for each frame among them; who sends more is read slower."""
+
+SHOWS: Final = (1.0, 64.0)
+"""Credentials a second from one node after it has registered, and at once: each costs signature checks."""
+
+LISTS_EVERY: Final = 5.0
+"""Seconds between two looks at the revocation lists in the relay's home."""
 
 MOST_ADDRESSES: Final = 10_000
 """Addresses whose connections are counted."""
@@ -119,8 +130,7 @@ class _Registration:
     bundle: Bundle
     connection: Connection
     welcome: bytes
-    until: float
-    """Unix seconds; when it has to prove itself again."""
+    guest: Guest
 
 
 @attrs.define(eq=False)
@@ -132,6 +142,10 @@ class _Member:
     outbox: Outbox
     scope: trio.CancelScope
     desk: Desk
+    guest: Guest
+    term: trio.CancelScope
+    """Ends when it is let in no more."""
+    shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*SHOWS))
 
 
 @final
@@ -151,7 +165,7 @@ class Relay:
     _vault: Vault
     _outbox_bytes: int = OUTBOX_BYTES
     _now: Callable[[], float] = attrs.field(default=time.time, alias="now")
-    _store: Store | None = attrs.field(default=None, alias="store")
+    _store: EnvelopeStore | None = attrs.field(default=None, alias="store")
     _cluster: Cluster | None = attrs.field(default=None, alias="cluster")
     _policy: RelayPolicy | None = attrs.field(default=None, alias="policy")
     _limits: RelayLimits = attrs.field(factory=RelayLimits)
@@ -166,6 +180,8 @@ class Relay:
     _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
+    _reviewed: int = attrs.field(default=0, init=False)
+    """The generation of the policy by which those that are registered were judged last."""
     _draining: bool = attrs.field(default=False, init=False)
     _unflushed: set[Outbox] = attrs.field(factory=set[Outbox], init=False)
     """To where something was put since the message that is taken began."""
@@ -254,8 +270,7 @@ class Relay:
         self._connections += 1
         try:
             registration = await self._register(link)
-            with trio.move_on_after(max(0.0, registration.until - self._now())):
-                await self._attend(link, registration)
+            await self._attend(link, registration)
         except LinkBroken as error:
             _log.debug("connection ended", address=link.remote, reason=str(error))
         except ProtocolError as error:
@@ -295,21 +310,64 @@ class Relay:
                     self._watcher.see(bundle.history)
                 except IdentityError as error:
                     raise ProtocolError(str(error)) from None
-                until = self._admitted_until(bundle, answer.presentations)
+                guest = self._admitted(bundle, answer.presentations)
                 welcome = make_welcome(self._vault, hello, register, self._parameters)
-                return _Registration(bundle, Connection(nonce, answer.nonce), welcome, until)
+                return _Registration(bundle, Connection(nonce, answer.nonce), welcome, guest)
         finally:
             self._unregistered.free(link.remote)
         raise LinkBroken(f"it did not register in {self._limits.register_within} s")
 
-    def _admitted_until(self, bundle: Bundle, presentations: Sequence[bytes]) -> float:
+    def _admitted(self, bundle: Bundle, presentations: Sequence[bytes]) -> Guest:
         if self._policy is None:
-            return math.inf
+            return Guest(bundle)
         try:
             return self._policy.admit(bundle, presentations, self._vault.identifier, self._now())
         except CredentialError as error:
             _log.info("node not let in", node=format_identifier(bundle.identifier), why=str(error))
             raise LinkBroken("it may not register") from None
+        finally:
+            self._review()
+
+    def _review(self) -> None:
+        """Judge the nodes that are registered again, where something was learned of an issuer."""
+        policy = self._policy
+        if policy is None or policy.generation == self._reviewed:
+            return
+        self._reviewed = policy.generation
+        for member in list(self._members.values()):
+            self._judge(member, lambda guest: policy.judge_again(guest, self._vault.identifier, self._now()))
+
+    def _judge(self, member: _Member, judge: Callable[[Guest], None]) -> None:
+        """Judge a node that is registered; one that may not be any more is let go."""
+        try:
+            judge(member.guest)
+        except CredentialError as error:
+            _log.info("node not let in any more", node=format_identifier(member.identifier), why=str(error))
+            member.scope.cancel()
+        else:
+            member.term.deadline = self._deadline(member.guest)
+
+    def _deadline(self, guest: Guest) -> float:
+        return trio.current_time() + max(0.0, guest.until - self._now())
+
+    async def obey_lists(self, folder: Path) -> None:
+        """Obey the revocation lists in a folder, and those that come into it, until cancelled."""
+        known: dict[Path, str] = {}
+        while self._policy is not None:
+            found = await trio.to_thread.run_sync(_texts_in, folder)
+            for file, text in found.items():
+                if known.get(file) != text:
+                    self._obey(file, text)
+            known = found
+            await trio.sleep(LISTS_EVERY)
+
+    def _obey(self, file: Path, text: str) -> None:
+        assert self._policy is not None  # noqa: S101 - else no list counts
+        try:
+            self._policy.obey(text, self._now())
+        except CredentialError as error:
+            _log.warning("revocation list not obeyed", file=str(file), why=str(error))
+        self._review()
 
     async def _attend(self, link: Link, registration: _Registration) -> None:
         """Forward for one node until its connection ends, or a newer one registers its identity.
@@ -323,7 +381,9 @@ class Relay:
         async with trio.open_nursery() as nursery:
             outbox = Outbox(self._outbox_bytes)
             desk = self._mailboxes.open_desk(bundle, registration.connection, outbox, nursery)
-            member = _Member(identifier, link, outbox, nursery.cancel_scope, desk)
+            guest = registration.guest
+            member = _Member(identifier, link, outbox, nursery.cancel_scope, desk, guest, trio.CancelScope())
+            member.term.deadline = self._deadline(guest)
             earlier = self._members.get(identifier)
             if earlier is not None:
                 earlier.scope.cancel()
@@ -334,7 +394,8 @@ class Relay:
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
                 nursery.start_soon(self._write, member, registration.welcome)
-                await self._read(member)
+                with member.term:
+                    await self._read(member)
             except (LinkBroken, ProtocolError) as error:
                 failure = error
             finally:
@@ -389,11 +450,32 @@ class Relay:
                 member.outbox.put_urgent(PONG)
             case Pong():
                 pass
+            case Show():
+                self._show(member, frame)
+            case Store() if not self._may_store(member, frame.destination):
+                member.desk.refuse(frame, "denied")
+            case Publish() if not self._may_publish(member):
+                _log.debug("record not listed: its node may not publish", node=format_identifier(member.identifier))
             case Publish() | Lookup():
                 if (answer := self._directory.take(member.identifier, frame)) is not None:
                     member.outbox.put(join_frames([encode_frame(answer)]))
             case _:
                 member.desk.take(frame, encoded)
+
+    def _may_publish(self, member: _Member) -> bool:
+        policy = self._policy
+        return policy is None or policy.may_publish(member.guest, self._vault.identifier, self._now())
+
+    def _may_store(self, member: _Member, destination: bytes) -> bool:
+        policy = self._policy
+        return policy is None or policy.may_store(member.guest, destination, self._vault.identifier, self._now())
+
+    def _show(self, member: _Member, frame: Show) -> None:
+        policy = self._policy
+        if policy is not None and member.shows.try_take(len(frame.presentations), trio.current_time()):
+            relay, now = self._vault.identifier, self._now()
+            self._judge(member, lambda guest: policy.show(guest, frame.presentations, relay, now))
+            self._review()
 
     def _forward(self, sender: _Member, frame: Send) -> None:
         destination = self._members.get(frame.destination)
@@ -414,3 +496,12 @@ def _only(frames: list[bytes]) -> bytes:
     if len(frames) != 1:
         raise ProtocolError("a node registers with one frame and waits for WELCOME")
     return frames[0]
+
+
+def _texts_in(folder: Path) -> dict[Path, str]:
+    """Read the files of a folder; one that is none, or too long, is an empty text, which is no list."""
+    texts: dict[Path, str] = {}
+    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
+        with suppress(OSError, UnicodeDecodeError), file.open("rb") as opened:
+            texts[file] = opened.read(LIST_FILE_BYTES_LIMIT).decode("ascii")
+    return texts

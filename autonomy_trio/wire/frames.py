@@ -7,6 +7,7 @@ all before them, as they were sent.
     ← SEND   DELIVER →   NACK →   PING ↔ PONG                 packets between nodes that are there
     ← STORE   STORED →   ← FETCH   DELIVER →   ← ACK          sealed envelopes for nodes that are away: `wire.mailbox`
     ← PUBLISH   ← LOOKUP   RECORDS →                          who offers what: `wire.directory`
+    ← SHOW                                                    credentials in place of those of REGISTER
 """
 
 from collections.abc import Iterable
@@ -198,6 +199,12 @@ class Records(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_field
     bundle: BundleBytes | None = None
 
 
+class Show(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, tag=16):
+    """Node to relay: the credentials it shows from here on. Each has its own signature, and is about this node."""
+
+    presentations: PresentationList
+
+
 Frame = (
     Hello
     | Register
@@ -214,6 +221,7 @@ Frame = (
     | Publish
     | Lookup
     | Records
+    | Show
 )
 
 _FRAME: Final[msgspec.msgpack.Decoder[Frame]] = msgspec.msgpack.Decoder(Frame)

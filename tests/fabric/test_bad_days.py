@@ -168,7 +168,7 @@ async def test_a_node_that_stops_reading_is_dropped_and_nobody_else_is_slowed_do
     async with pair(served.url) as (near, far):
         deaf, loud = [Neighbour(await connect(served.url, nursery), Vault.in_memory()) for _ in range(2)]
         for each in (deaf, loud):
-            await each.register(time.time())
+            await each.register(now=time.time())
         with trio.fail_after(PATIENCE):
             while served.relay.statistics().nodes == 4:
                 # More than an outbox and what the system holds: what does not fit is refused to its sender alone.

@@ -1,7 +1,7 @@
 """A relay's neighbours in memory, which speak its frames by hand."""
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final
 
 import attrs
@@ -51,11 +51,11 @@ class Neighbour:
     def id(self) -> bytes:
         return self.vault.identifier
 
-    async def register(self, now: float = NOW) -> None:
+    async def register(self, presentations: Sequence[bytes] = (), *, now: float = NOW) -> None:
         hello = (await self.link.receive())[4:]
         greeting, relay = verify_hello(hello, now)
         self.connection = Connection(greeting.nonce, NONCE)
-        register = make_register(self.vault, hello, (), NONCE, now)
+        register = make_register(self.vault, hello, presentations, NONCE, now)
         await self.link.send(join_frames([register]))
         verify_welcome((await self.link.receive())[4:], hello, register, relay)
 

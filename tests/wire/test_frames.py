@@ -32,6 +32,7 @@ from autonomy_trio.wire.frames import (
     Register,
     RelayLimits,
     Send,
+    Show,
     Store,
     Stored,
     Welcome,
@@ -72,6 +73,7 @@ frames: st.SearchStrategy[Frame] = st.one_of(
     st.builds(Fetch, numbers, st.integers(1, UNACKNOWLEDGED), signatures),
     st.builds(Ack, numbers, st.lists(keys, min_size=1, max_size=5).map(tuple), signatures),
     st.builds(Publish, listings),
+    st.builds(Show, st.lists(st.binary(max_size=9), max_size=16).map(tuple)),
     st.builds(Lookup, numbers, st.none() | keys, st.none() | st.text(max_size=255), st.none() | st.text(max_size=255)),
     st.builds(Records, numbers, st.lists(listings, max_size=3).map(tuple), st.booleans()),
 )
@@ -159,6 +161,7 @@ def test_the_largest_message_is_taken_whole() -> None:
         [14, 1, None, "n" * 256, None],
         [15, 1, [[b"", [b"", bytes(64)], []]] * (RECORDS + 1), False],
         [15, 1, [], 0],
+        [16, [b""] * 17],
     ],
 )
 def test_what_the_types_do_not_say_is_refused(raw: object) -> None:
