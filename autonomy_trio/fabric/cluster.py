@@ -9,7 +9,7 @@ read and forge none: that is between the nodes.
 
 import itertools
 import struct
-from collections.abc import AsyncGenerator, Collection
+from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol, TypeVar, final
 
@@ -31,7 +31,7 @@ from autonomy_trio.fabric.cluster_words import (
     sign_of,
     write_letter,
 )
-from autonomy_trio.fabric.directory import MOST_LISTED
+from autonomy_trio.fabric.directory import MOST_BUNDLES, MOST_LISTED
 from autonomy_trio.fabric.journal import StoreFailed
 from autonomy_trio.fabric.passing import AWAY, UNKNOWN, Passing
 from autonomy_trio.fabric.redis import RETRY_EVERY, Redis, listen
@@ -39,6 +39,7 @@ from autonomy_trio.fabric.redis_store import MAIL, PREFIX
 from autonomy_trio.fabric.redis_wire import Command
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
+from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.wire.directory import Found
 from autonomy_trio.wire.frames import Listing, Publish, decode_frame, encode_frame
 
@@ -56,6 +57,12 @@ NODES_EVERY: Final = 10.0
 
 ANNOUNCE_LIMIT: Final = 1.0
 """Seconds a node that registers waits for the other relays to be able to find it."""
+
+MOST_WANTED: Final = 256
+"""Nodes whose bundle is looked for, and askers for each; one more is told that it is not known."""
+
+FETCHED_TOGETHER: Final = 16
+"""Bundles that are asked for in one step: each costs signature checks."""
 
 LEAVE_LIMIT: Final = 1.0
 """Seconds in which a relay that ends says so."""
@@ -83,6 +90,20 @@ for i = 3, #ARGV, 2 do
   else
     redis.call('ZREM', key, relay)
   end
+end
+return 1
+"""
+
+_KEEP: Final = f"""
+local now = redis.call('TIME')[1]
+for i = 2, #ARGV, 3 do
+  redis.call('SET', '{PREFIX}bundle:' .. ARGV[i], ARGV[i + 1], 'EXAT', ARGV[i + 2])
+  redis.call('ZADD', '{PREFIX}bundles', now, ARGV[i])
+end
+local most = redis.call('ZCARD', '{PREFIX}bundles') - tonumber(ARGV[1])
+if most > 0 then
+  local gone = redis.call('ZPOPMIN', '{PREFIX}bundles', most)
+  for i = 1, #gone, 2 do redis.call('DEL', '{PREFIX}bundle:' .. gone[i]) end
 end
 return 1
 """
@@ -130,6 +151,10 @@ class Here(Protocol):
         """Take a record that was published elsewhere, if it holds."""
         ...
 
+    def meet(self, encoded: bytes) -> None:
+        """Take the bundle of a node that has registered elsewhere, if it holds."""
+        ...
+
     def notice(self, node: bytes | None) -> None:
         """Look for something new in the mailbox of a node, or of all that fetch."""
         ...
@@ -146,8 +171,10 @@ class Cluster:
     _passing: Passing | None = None
     _joined: trio.Event = attrs.field(factory=trio.Event)
     _here: Here | None = None
-    _unsaid: dict[bytes, bool] = attrs.field(factory=dict[bytes, bool])
+    _unsaid: dict[bytes, Bundle | None] = attrs.field(factory=dict[bytes, Bundle | None])
     """Nodes that have come, or gone."""
+    _wanted: dict[bytes, list[Callable[[], None]]] = attrs.field(factory=dict[bytes, list[Callable[[], None]]])
+    """Nodes whose bundle is looked for, and whom that is told."""
     _unlisted: dict[bytes, tuple[Listing, Found]] = attrs.field(factory=dict[bytes, tuple[Listing, Found]])
     _listens: bool = False
     _times_deaf: int = 1
@@ -174,14 +201,14 @@ class Cluster:
         """Take a packet for a node that is not attached here; in a word why not, or None. Never waits."""
         return AWAY if self._passing is None else self._passing.forward(source, destination, packet)
 
-    def attach(self, node: bytes) -> None:
-        """Let the other relays know that a node is attached here."""
-        self._unsaid[node] = True
+    def attach(self, bundle: Bundle) -> None:
+        """Let the other relays know that a node is attached here, and what it has proven."""
+        self._unsaid[bundle.identifier] = bundle
         self._came.unpark_all()
 
     def detach(self, node: bytes) -> None:
         """Let the other relays know that a node is not attached here any more."""
-        self._unsaid[node] = False
+        self._unsaid[node] = None
         self._came.unpark_all()
 
     async def announced(self, node: bytes) -> None:
@@ -189,6 +216,14 @@ class Cluster:
         with trio.move_on_after(ANNOUNCE_LIMIT):
             while self.redis.is_there and node in self._unsaid:
                 await self._said.park()
+
+    def fetch_bundle(self, node: bytes, then: Callable[[], None]) -> None:
+        """Look for the bundle of a node that has registered elsewhere, and call `then` when it is there, or is not."""
+        if len(self._wanted) >= MOST_WANTED or len(self._wanted.get(node, ())) >= MOST_WANTED:
+            then()
+            return
+        self._wanted.setdefault(node, []).append(then)
+        self._came.unpark_all()
 
     def publish(self, listing: Listing, found: Found) -> None:
         """Let the other relays list what a node has published here."""
@@ -217,6 +252,7 @@ class Cluster:
             nursery.start_soon(listen, self.redis.address, channels, take, self._listening)
             nursery.start_soon(self._keep_saying_there, here)
             nursery.start_soon(self._keep_saying)
+            nursery.start_soon(self._keep_fetching, here)
             nursery.start_soon(passing.run)
 
     async def leave(self) -> None:
@@ -248,7 +284,7 @@ class Cluster:
     async def _say_nodes(self, here: Here) -> None:
         nodes = list(here.attached)
         for start in range(0, len(nodes), MOST_MOVED):
-            await self.redis.do(self._say(dict.fromkeys(nodes[start : start + MOST_MOVED], True)))
+            await self.redis.do(self._say(dict.fromkeys(nodes[start : start + MOST_MOVED], 1)))
 
     async def _load_records(self, here: Here) -> None:
         """Learn what was published while this relay did not listen."""
@@ -280,15 +316,39 @@ class Cluster:
             _take_away(self._unlisted, listed)
             self._said.unpark_all()
 
-    def _words_about(self, nodes: dict[bytes, bool]) -> list[Command]:
-        come = tuple(node for node, is_here in nodes.items() if is_here)
-        moved: list[Command] = [("PUBLISH", EVERYBODY, write_letter(self._token, [Moved(come)]))] if come else []
-        return [self._say(nodes), *moved] if nodes else []
+    async def _keep_fetching(self, here: Here) -> None:
+        """Look for the bundles of nodes that have registered elsewhere."""
+        while True:
+            while not self._wanted:
+                await self._came.park()
+            nodes = list(itertools.islice(self._wanted, FETCHED_TOGETHER))
+            found: list[bytes | None] = []
+            try:
+                (found,) = await self.redis.do(("MGET", *map(_bundle_of, nodes)))
+            except StoreFailed as error:
+                _log.debug("bundles not looked for", count=len(nodes), why=str(error))
+            for encoded in found:
+                if encoded is not None:
+                    here.meet(encoded)
+            for node in nodes:
+                for then in self._wanted.pop(node):
+                    then()
 
-    def _say(self, nodes: dict[bytes, bool]) -> Command:
+    def _words_about(self, nodes: dict[bytes, Bundle | None]) -> list[Command]:
+        if not nodes:
+            return []
+        come = [bundle for bundle in nodes.values() if bundle is not None]
+        words: list[Command] = [self._say({node: int(bundle is not None) for node, bundle in nodes.items()})]
+        if come:
+            moved = Moved(tuple(bundle.identifier for bundle in come))
+            words.append(("PUBLISH", EVERYBODY, write_letter(self._token, [moved])))
+            words.append(_keep(come))
+        return words
+
+    def _say(self, nodes: dict[bytes, int]) -> Command:
         pairs: list[str | int] = []
         for node, is_here in nodes.items():
-            pairs += [node.hex(), int(is_here)]
+            pairs += [node.hex(), is_here]
         return "EVAL", _SAY, 0, int(NODE_LIFE), self._token.hex(), *pairs
 
     def _listening(self, listens: bool) -> None:
@@ -325,6 +385,18 @@ def _take(here: Here, passing: Passing, relay: bytes, word: Word) -> None:
                 passing.moved(node, relay)
         case Listed():
             here.learn(word.listing)
+
+
+def _keep(bundles: Sequence[Bundle]) -> Command:
+    """Return what keeps the bundles of nodes that have come, and lets those go that came longest ago."""
+    kept: list[str | int | bytes] = []
+    for each in bundles:
+        kept += [each.identifier.hex(), each.encoded, each.expires]
+    return "EVAL", _KEEP, 0, MOST_BUNDLES, *kept
+
+
+def _bundle_of(node: bytes) -> str:
+    return f"{PREFIX}bundle:{node.hex()}"
 
 
 def _not_understood(error: Exception) -> None:

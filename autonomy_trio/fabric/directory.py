@@ -98,6 +98,11 @@ class Directory:
         gone = self._bundles.pop(node, None)
         self._bundle_bytes -= 0 if gone is None else len(gone.encoded)
 
+    def knows(self, node: bytes) -> bool:
+        """Tell whether a node's bundle is kept, and counts."""
+        bundle = self._bundles.get(node)
+        return bundle is not None and self._now() < bundle.expires
+
     def take(self, node: bytes, frame: Publish | Lookup) -> Records | None:
         """Do what a registered node asks for, and return the answer to a lookup."""
         is_allowed = self._may(node, type(frame))

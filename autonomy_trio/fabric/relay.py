@@ -9,6 +9,7 @@ import secrets
 import time
 from collections.abc import Callable, Collection, Sequence
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Final, final
 
@@ -26,7 +27,7 @@ from autonomy_trio.fabric.relay_policy import Guest, RelayPolicy
 from autonomy_trio.fabric.store import Store as EnvelopeStore
 from autonomy_trio.fabric.store import Usage
 from autonomy_trio.logs import get_log
-from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.identity import Bundle, verify_bundle
 from autonomy_trio.trust.lists import LIST_FILE_BYTES_LIMIT
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
@@ -244,6 +245,11 @@ class Relay:
         """See `cluster.Here.learn`."""
         self._directory.learn(listing)
 
+    def meet(self, encoded: bytes) -> None:
+        """See `cluster.Here.meet`."""
+        with suppress(IdentityError):
+            self._directory.note(verify_bundle(encoded, self._now()))
+
     def notice(self, node: bytes | None) -> None:
         """See `cluster.Here.notice`."""
         self._mailboxes.notice(node)
@@ -390,7 +396,7 @@ class Relay:
             # Before the welcome leaves: who has it may tell others at once that it can be reached.
             self._members[identifier] = member
             if self._cluster is not None:
-                self._cluster.attach(identifier)
+                self._cluster.attach(bundle)
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
                 nursery.start_soon(self._write, member, registration.welcome)
@@ -456,11 +462,16 @@ class Relay:
                 member.desk.refuse(frame, "denied")
             case Publish() if not self._may_publish(member):
                 _log.debug("record not listed: its node may not publish", node=format_identifier(member.identifier))
+            case Lookup(node=bytes() as node) if self._cluster is not None and not self._directory.knows(node):
+                self._cluster.fetch_bundle(node, partial(self._consult, member, frame))
             case Publish() | Lookup():
-                if (answer := self._directory.take(member.identifier, frame)) is not None:
-                    member.outbox.put(join_frames([encode_frame(answer)]))
+                self._consult(member, frame)
             case _:
                 member.desk.take(frame, encoded)
+
+    def _consult(self, member: _Member, frame: Publish | Lookup) -> None:
+        if (answer := self._directory.take(member.identifier, frame)) is not None:
+            member.outbox.put(join_frames([encode_frame(answer)]))
 
     def _may_publish(self, member: _Member) -> bool:
         policy = self._policy

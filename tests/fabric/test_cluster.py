@@ -7,6 +7,7 @@ import attrs
 import pytest
 import trio
 
+from autonomy_trio.fabric import cluster as cluster_module
 from autonomy_trio.fabric import passing
 from autonomy_trio.fabric.cluster import Cluster
 from autonomy_trio.fabric.cluster_words import EVERYBODY, channel_of
@@ -352,3 +353,51 @@ async def test_what_was_stored_while_a_relay_did_not_listen_is_handed_over_when_
     await alice.say(StoreFrame(bob.id, 60, sealed("1")))
     assert await hear(alice) == Stored(stored_id(sealed("1")), None)
     assert await hear(bob) == Deliver(alice.id, sealed("1"))
+
+
+async def test_a_node_that_registered_at_one_relay_can_be_sealed_for_by_what_another_tells_of_it(site: Site) -> None:
+    one, two = await site.relay(), await site.relay()
+    alice, away = await one.neighbour(), Vault.in_memory()
+    bob = await two.neighbour(away)
+    await bob.link.aclose()
+    await until(lambda: not two.relay.attached)
+    await alice.say(Lookup(7, away.identifier, None, None), Lookup(8, bytes(32), None, None))
+    answers = [await hear(alice), await hear(alice)]
+    assert {(each.request, each.bundle) for each in answers if isinstance(each, Records)} == {
+        (7, away.bundle(NOW)),
+        (8, None),
+    }
+
+
+async def test_a_bundle_that_somebody_else_has_written_is_told_to_nobody(site: Site) -> None:
+    one = await site.relay()
+    alice, other = await one.neighbour(), Vault.in_memory()
+    await one.cluster.redis.do(
+        ("SET", f"autonomy:1:bundle:{bytes(32).hex()}", b"rubbish"),
+        ("SET", f"autonomy:1:bundle:{bytes([1] * 32).hex()}", other.bundle(NOW)),
+    )
+    for node in (bytes(32), bytes([1] * 32)):
+        await alice.say(Lookup(1, node, None, None))
+        answer = await hear(alice)
+        assert isinstance(answer, Records)
+        assert answer.bundle is None
+
+
+async def test_a_node_is_told_that_nothing_is_known_while_redis_is_away(site: Site) -> None:
+    one = await site.relay()
+    alice = await one.neighbour()
+    site.server.kill()
+    await until(lambda: not one.cluster.redis.is_there)
+    await alice.say(Lookup(1, bytes(32), None, None))
+    answer = await hear(alice)
+    assert isinstance(answer, Records)
+    assert answer.bundle is None
+
+
+async def test_bundles_that_are_kept_are_bounded_and_the_oldest_go(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster_module, "MOST_BUNDLES", 2)
+    one = await site.relay()
+    nodes = [await one.neighbour() for _ in range(4)]
+    await until(lambda: not one.cluster._unsaid)
+    assert site.server.say("ZCARD", "autonomy:1:bundles") == b":2\r\n"
+    assert sum(site.server.say("EXISTS", f"autonomy:1:bundle:{each.id.hex()}") == b":1\r\n" for each in nodes) == 2
