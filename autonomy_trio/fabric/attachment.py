@@ -214,6 +214,11 @@ class Attachment:
         with self._running:
             await self._keep_attached(task_status)
 
+    @property
+    def is_storing(self) -> bool:
+        """Whether something is to be stored that the relay has not answered yet."""
+        return bool(self._unstored)
+
     def stop(self) -> None:
         """End `run`, and with it the link in good order."""
         self._running.cancel()

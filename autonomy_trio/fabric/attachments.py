@@ -1,5 +1,6 @@
 """The relays of one node: those it was given, and those in the addresses it uses."""
 
+from collections import OrderedDict
 from collections.abc import Callable, Collection, Sequence
 from typing import Final, final
 
@@ -19,6 +20,9 @@ from autonomy_trio.wire.frames import Records
 
 MOST_RELAYS: Final = 16
 """Relays a node attaches to."""
+
+UNUSED_AFTER: Final = 60.0
+"""Seconds after which a relay that only an address named gives its place to another, where no session goes over it."""
 
 _log = get_log()
 
@@ -41,6 +45,8 @@ class Attachments:
     """Takes the answer to a lookup in a relay's directory."""
     _fetches: bool = False
     _by_url: dict[str, Attachment] = attrs.field(factory=dict[str, Attachment])
+    _named: OrderedDict[str, float] = attrs.field(factory=OrderedDict[str, float])
+    """Relays that only addresses named, by URL, with when one did last, on trio's clock; the longest ago first."""
 
     def relays(self) -> Sequence[RelayAddress]:
         """Return the relays, those that are away now among them."""
@@ -62,6 +68,7 @@ class Attachments:
             ConfigurationError: there are too many.
         """
         attachment = self._add(relay)
+        self._named.pop(relay.url, None)
         if attachment is not None:
             try:
                 await self._nursery.start(attachment.run)
@@ -72,12 +79,17 @@ class Attachments:
     def attach_soon(self, relay: RelayAddress) -> None:
         """Register with a relay without waiting; one that is not there is logged, and tried again when it is asked for.
 
+        It is left again when nothing goes over it any more and another needs its place.
+
         Raises:
             ConfigurationError: there are too many.
         """
         attachment = self._add(relay)
         if attachment is not None:
             self._nursery.start_soon(self._run, attachment)
+        if attachment is not None or relay.url in self._named:
+            self._named[relay.url] = trio.current_time()
+            self._named.move_to_end(relay.url)
 
     def fetch(self) -> None:
         """Have all relays hand over what is stored for this node, now that its agents are there."""
@@ -131,7 +143,7 @@ class Attachments:
         def refused(node: bytes, reason: str) -> None:
             self._peers.refused(attachment, node, reason)
 
-        if len(self._by_url) >= MOST_RELAYS:
+        if len(self._by_url) >= MOST_RELAYS and not self._release():
             raise ConfigurationError(f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer")
         attachment = Attachment(
             relay,
@@ -155,6 +167,18 @@ class Attachments:
         self._peers.carriers.append(attachment)
         return attachment
 
+    def _release(self) -> bool:
+        """Leave the relay that was not named for longest, of those that nothing goes over."""
+        for url, named_at in self._named.items():
+            attachment = self._by_url[url]
+            is_unused = named_at + UNUSED_AFTER <= trio.current_time() and not attachment.is_storing
+            if is_unused and not self._peers.uses(attachment):
+                attachment.stop()
+                self._remove(attachment)
+                return True
+        return False
+
     def _remove(self, attachment: Attachment) -> None:
+        self._named.pop(attachment.relay.url, None)
         del self._by_url[attachment.relay.url]
         self._peers.carriers.remove(attachment)

@@ -15,7 +15,7 @@ from autonomy_trio.actors.dead_letters import Reason
 from autonomy_trio.actors.delivery import Asked, Delivery, PendingReply
 from autonomy_trio.actors.delivery import Reply as Answered
 from autonomy_trio.actors.pools import PoolCell
-from autonomy_trio.errors import DeliveryError, Denied, MessageError, Overloaded
+from autonomy_trio.errors import DeliveryError, Denied, MessageError, OutcomeUnknown, Overloaded
 from autonomy_trio.fabric.buckets import TokenBucket
 from autonomy_trio.fabric.flows import Inflows, Outflows
 from autonomy_trio.fabric.outcomes import Expected, error_entry, read_error, read_value, reply_entry
@@ -92,6 +92,11 @@ MOST_UNSENT: Final = 8 * MOST_WAITING
 
 MOST_UNSENT_BYTES: Final = 8 * MOST_WAITING_BYTES
 """The same in bytes."""
+
+MOST_ANSWER_BYTES: Final = 32 * MOST_WAITING_BYTES
+"""The same of what was asked before that, from which on there are errors in place of replies."""
+
+NO_ROOM: Final = "its answer found no room to wait in: the node that asked takes too little of what is sent to it"
 
 SHOWS: Final = (1.0, 64.0)
 """Credentials a second that are looked at from one node, and at once: each costs signature checks."""
@@ -196,7 +201,10 @@ class Answering:
     def answer(self, value: object) -> None:
         """Send the reply; an ask whose asker has gone, or was told already, is not open any more."""
         if self._close():
-            self._peer.post(reply_entry(self.request, value))
+            if self._peer.waiting_bytes >= MOST_ANSWER_BYTES:
+                self._peer.post(error_entry(self.request, OutcomeUnknown(NO_ROOM)))
+            else:
+                self._peer.post(reply_entry(self.request, value))
             self._ended()
 
     def fail(self, error: BaseException) -> None:

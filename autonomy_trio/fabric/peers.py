@@ -264,6 +264,10 @@ class Peers:
         """Judge a message that is to leave sealed, by what its node has proven: why it may not, or None."""
         return self.judge.may_send(self._peers.get(node) or Peer(node), entry, sealed=True)
 
+    def uses(self, carrier: Carrier) -> bool:
+        """Tell whether what is sent to some node goes over a relay."""
+        return any(peer.carrier is carrier for peer in self._peers.values())
+
     def receive(self, carrier: Carrier, source: bytes, packet: bytes) -> None:
         """Take a packet from a relay; never raises, never waits."""
         self._came_by = carrier.pin

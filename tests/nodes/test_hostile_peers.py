@@ -27,10 +27,10 @@ from autonomy_trio.errors import (
 from autonomy_trio.fabric import opening
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.outcomes import Expected
-from autonomy_trio.fabric.peer import MOST_SERVED, MOST_UNSENT
+from autonomy_trio.fabric.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
-from autonomy_trio.wire.entries import Ask, Cancel, Close, Presentations, Tell, Watch
+from autonomy_trio.wire.entries import Ask, Cancel, Close, Error, Presentations, Tell, Watch
 from autonomy_trio.wire.frames import Nack, Send, encode_frame, join_frames
 from autonomy_trio.wire.introductions import Speaker
 from tests.support.net import Add, Counter, Hold, Net, Note, Notes, Total, World, open_net, say, virtual_now
@@ -357,6 +357,37 @@ async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: Wor
         await trio.sleep(0.02)
     assert len(peer.waiting) <= MOST_UNSENT + MOST_SERVED
     assert server.statistics().lost > 256 * 50
+
+
+@frozen
+class Fetch(Request[bytes]):
+    pass
+
+
+@agent
+class Library:
+    @on(Fetch, allow="true")
+    def fetch(self, message: Fetch) -> bytes:
+        return bytes(100_000)
+
+
+async def test_replies_that_nobody_takes_do_not_fill_the_memory(net: Net, autojump_clock: object) -> None:
+    async with net.node([Library]) as server, net.node() as bob:
+        assert len(await bob.ref(server.address("library"), Library).ask(Fetch())) == 100_000
+        net.loses = lambda frame: isinstance(frame, Send) and frame.packet[1] in (1, 2, 3)
+        state = server._peers.endpoint._roster.get(bob._vault.identifier)
+        assert state is not None
+        (peer,) = server._peers._peers.values()
+        state.current, first = None, 1000
+        # What asks is looked at while little waits, so all of it comes at once.
+        asks = [Ask(first + number, "library", "Fetch", encode_payload(Fetch()), None, 0, 0) for number in range(1000)]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr("autonomy_trio.fabric.peer.MOST_UNSENT_BYTES", 2**40)
+            for start in range(0, 1000, 200):
+                say(bob, server, *asks[start : start + 200])
+                await trio.sleep(0.5)
+        assert peer.waiting_bytes <= MOST_ANSWER_BYTES + 400_000
+        assert sum(isinstance(entry, Error) for entry in peer.waiting) > 500
 
 
 async def test_credentials_renewed_for_long_are_still_shown(net: Net, autojump_clock: object) -> None:

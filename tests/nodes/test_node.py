@@ -1,5 +1,6 @@
 """The node itself: opening and closing, what it counts, what it refuses, and queues at their bounds."""
 
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import pytest
@@ -18,9 +19,12 @@ from autonomy_trio.errors import (
     RelayUnreachable,
     UsageError,
 )
-from autonomy_trio.fabric.attachments import MOST_RELAYS
+from autonomy_trio.fabric.attachments import MOST_RELAYS, UNUSED_AFTER
+from autonomy_trio.fabric.links import Link
 from autonomy_trio.fabric.opening import check_agents
 from autonomy_trio.fabric.outcomes import from_code, to_code
+from autonomy_trio.testing import TestFabric, open_test_fabric
+from autonomy_trio.testing.node import virtual_now
 from tests.support.net import Add, Counter, Fail, Hold, Net, Note, Notes, Secret, Total, World
 
 
@@ -87,6 +91,39 @@ async def test_a_node_attaches_to_so_many_relays_and_to_each_once(net: Net, auto
         with pytest.raises(ConfigurationError, match="would be relay number 17 of this node"):
             await node.attach("ws://memory:99")
         assert len(node.relays) == MOST_RELAYS
+
+
+async def test_relays_that_addresses_named_give_their_places_to_others(autojump_clock: object) -> None:
+    async with AsyncExitStack() as stack:
+        fabrics: dict[str, TestFabric] = {}
+        for number in range(MOST_RELAYS + 4):
+            fabrics[f"ws://memory:{number + 1}"] = await stack.enter_async_context(open_test_fabric())
+
+        async def connect(url: str, nursery: trio.Nursery) -> Link:
+            return await fabrics[url].connect(fabrics[url].url, nursery)
+
+        given, *named = fabrics
+        node = await stack.enter_async_context(open_node(relay=given, now=virtual_now, connect=connect))
+
+        def use(url: str) -> None:
+            node.ref(f"{url}/I{'0' * 64}/nobody").tell_nowait(Note("x"))
+
+        for url in named[: MOST_RELAYS - 1]:
+            use(url)
+        await trio.sleep(1)
+        with pytest.raises(ConfigurationError, match="would be relay number 17 of this node"):
+            use(named[-1])
+        await trio.sleep(UNUSED_AFTER)
+        use(named[0])
+        for url in named[MOST_RELAYS - 1 :]:
+            use(url)
+        await trio.sleep(1)
+        assert len(node.relays) == node.statistics().relays == MOST_RELAYS
+        assert {given, named[0], *named[MOST_RELAYS - 1 :]} <= set(node.relays), "the one it was given, and the latest"
+        assert named[1] not in node.relays
+        use(named[1])
+        await trio.sleep(1)
+        assert named[1] in node.relays
 
 
 async def test_a_relay_that_cannot_be_attached_is_forgotten_and_can_be_tried_again(
