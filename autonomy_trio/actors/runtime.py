@@ -2,8 +2,8 @@
 
 import contextvars
 from collections import OrderedDict
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Awaitable, Callable, Generator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from typing import TYPE_CHECKING, Any, Final, TypeVar, cast, final
 
 import attrs
@@ -284,6 +284,20 @@ class Runtime:
         """Return the agent of this node whose code is running; None outside of any."""
         speaking = speaker.get()
         return None if speaking is None or speaking.cell.runtime is not self else speaking.cell
+
+    @contextmanager
+    def speaking_for(self, name: str) -> Generator[bool]:
+        """Have what is sent in a block be an agent's; tells whether there is an agent of that name."""
+        found = self.find(name)
+        cell = found.living() if isinstance(found, PoolCell) else found
+        if cell is None:
+            yield False
+            return
+        token = speaker.set(cell)
+        try:
+            yield True
+        finally:
+            speaker.reset(token)
 
     def sender(self) -> Sender:
         """Return who sends: the agent whose code is running, else the node."""

@@ -26,6 +26,7 @@ from autonomy_trio.messages import Request, message
 from autonomy_trio.trust.authority import Authority as Ledger
 from autonomy_trio.trust.authority import open_authority, read_ledger
 from autonomy_trio.trust.credentials import to_text
+from autonomy_trio.trust.delegates import AGENT_SEQ
 from autonomy_trio.trust.lists import list_to_text, verify_list
 from autonomy_trio.trust.records import parse_identifier
 from autonomy_trio.trust.vault import Vault
@@ -57,7 +58,7 @@ class Redeem(Request[str | None]):
 @message(name="authority.Renew")
 @attrs.frozen
 class Renew(Request[str | None]):
-    """Issue again what a credential of the node that asks said: as text, or None where it is not to have it."""
+    """Issue again what a credential of who asks said, an agent or a node: as text; None where it is not to have it."""
 
     credential: bytes
 
@@ -110,14 +111,14 @@ class Authority:
 
     @on(Renew, allow="true", raises=Unavailable)
     async def renew(self, asked: Renew, context: Context) -> str | None:
-        """Renew a credential."""
-        return await self._issue(
-            context.sender,
-            "renewal refused",
-            lambda ledger, subject, seq: ledger.renew(
-                asked.credential, subject=subject, subject_seq=seq, now=self.now()
-            ),
-        )
+        """Renew a credential of who asks."""
+
+        def renewed(ledger: Ledger, node: bytes, seq: int) -> bytes:
+            subject = parse_identifier(context.sender.id)
+            at = seq if subject == node else AGENT_SEQ
+            return ledger.renew(asked.credential, subject=subject, subject_seq=at, now=self.now())
+
+        return await self._issue(context.sender, "renewal refused", renewed)
 
     @on(Fetch, allow="true", raises=Unavailable)
     async def fetch(self, asked: Fetch) -> str | None:

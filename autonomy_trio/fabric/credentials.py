@@ -73,6 +73,8 @@ class Wallet:
     """The newest list of each issuer."""
 
     _authorities: dict[bytes, Address] = attrs.field(factory=dict[bytes, Address], repr=False)
+    _names: dict[bytes, str] = attrs.field(factory=dict[bytes, str], repr=False)
+    """Of the agents that credentials are held of, by identifier, as far as they are known."""
     changes: int = 0
     """Grows with whatever may be shown from then on."""
 
@@ -112,18 +114,32 @@ class Wallet:
             shown.append((each.with_list(None, each.history) if newest is None else each.with_list(*newest)).encode())
         return shown
 
+    def know_agent(self, identifier: bytes, name: str) -> None:
+        """Remember what an agent is called, where credentials of its are held: only then can they be renewed."""
+        if self._of(identifier):
+            self._names[identifier] = name
+
+    def due_of_agents(self, now: float) -> Sequence[tuple[str, Credential]]:
+        """Return the credentials of agents that are to be renewed and were not yet, with the agents' names."""
+        return [(name, each) for agent, name in self._names.items() for each in self._due(self._of(agent), now)]
+
     def due(self, now: float, seq: int = 0) -> Sequence[Credential]:
-        """Return the credentials that are to be renewed and were not yet.
+        """Return the node's credentials that are to be renewed and were not yet.
 
         Args:
             now: Unix seconds; past two thirds of its life a credential is due, past its end too.
             seq: the node's sequence number; what was issued to an earlier one is due at once.
         """
-        held = [each.credential for each in self._of(None)]
+        return self._due(self._of(None), now, seq)
+
+    @staticmethod
+    def _due(held: Sequence[_Held], now: float, seq: int = 0) -> Sequence[Credential]:
+        credentials = [each.credential for each in held]
         return [
             each
-            for each in held
-            if (renew_at(each) <= now or each.subject_seq < seq) and not any(_renews(other, each) for other in held)
+            for each in credentials
+            if (renew_at(each) <= now or each.subject_seq < seq)
+            and not any(_renews(other, each) for other in credentials)
         ]
 
     def until(self, now: float, subject: bytes) -> float:

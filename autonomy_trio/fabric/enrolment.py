@@ -157,6 +157,11 @@ class Enrolment:
                     await self._fetch(issuer, address)
                 for credential in self._wallet.due(self._now(), self._vault.seq):
                     await self._renew(credential)
+                for name, credential in self._wallet.due_of_agents(self._now()):
+                    # An agent's are renewed for nobody else.
+                    with self._admission.runtime.speaking_for(name) as is_there:
+                        if is_there:
+                            await self._renew(credential)
             await trio.sleep(TICK)
 
     def _seq_of(self, identifier: bytes) -> int | None:
@@ -177,8 +182,9 @@ class Enrolment:
                 said = f"{said} ({error})" if not isinstance(error, NotDelivered) else said
         raise NotDelivered(said)
 
-    def _take(self, text: str) -> None:
-        self._wallet.add(text, self._now())
+    def _take(self, text: str, subject: bytes | None = None) -> None:
+        agent = None if subject == self._vault.identifier else subject
+        self._wallet.add(text, self._now(), agent)
         self._admission.obey(self._wallet.lists)
         self.show()
 
@@ -250,7 +256,7 @@ class Enrolment:
             return
         text = await self._ask(address, Renew(credential.id))
         if text is not None:
-            self._take(text)
+            self._take(text, credential.subject)
             del self._not_before[credential.id]
             _log.info("credential renewed", issuer=format_identifier(credential.issuer))
         elif credential.issuer not in self._away:

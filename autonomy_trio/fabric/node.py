@@ -255,9 +255,13 @@ class Node:
             CredentialError: it is not about this node, or that agent, has expired, or is none.
             VaultError: the home cannot be written.
         """
-        self._wallet.add(text, self._now(), None if agent is None else self._vault.agent_identifier(agent))
         if agent is None:
+            self._wallet.add(text, self._now())
             self._enrolment.show()
+        else:
+            identifier = self._vault.agent_identifier(agent)
+            self._wallet.add(text, self._now(), identifier)
+            self._wallet.know_agent(identifier, agent)
 
     def serve_authority(self, *, next_update: int = 24 * 3600) -> AgentRef[Any]:
         """Answer, as the agent ``authority``, those who redeem this node's tickets, renew and fetch its revocations.

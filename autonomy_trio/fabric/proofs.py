@@ -22,6 +22,7 @@ from autonomy_trio.fabric.peer import Peer
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.anchors import Anchors, proven_attributes
 from autonomy_trio.trust.credentials import Credential, judge, verify_presentations
+from autonomy_trio.trust.delegates import AGENT_SEQ
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.lists import Revocations
 from autonomy_trio.trust.policy import Decision, Principal
@@ -40,9 +41,6 @@ MOST_AGENT_PASSAGES: Final = 32
 
 MOST_AWAY: Final = 1024
 """Nodes that have gone of which it is remembered what they had proven."""
-
-_AGENT_SEQ: Final = 0
-"""The sequence number of every agent: their keys do not rotate in version 1."""
 
 _log = get_log()
 
@@ -203,7 +201,7 @@ class Proofs:
                 self.remember(sender.identifier)
             proof = _prove(node, node, credentials, generation, None)
         if agent is not None:
-            own = self._read(agent.presentations, agent.identifier, _AGENT_SEQ, created)
+            own = self._read(agent.presentations, agent.identifier, AGENT_SEQ, created)
             proof = _prove(format_identifier(agent.identifier), node, own, generation, proof)
         assert proof is not None  # noqa: S101 - of the one or the other
         return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
@@ -217,10 +215,10 @@ class Proofs:
         if proof is None or known != agent:
             if agent.presentations and not shown.shows.try_take(len(agent.presentations), trio.current_time()):
                 raise Overloaded("the agents of a node show more credentials than are looked at: try it later")
-            own = self._read(agent.presentations, agent.identifier, _AGENT_SEQ, now)
+            own = self._read(agent.presentations, agent.identifier, AGENT_SEQ, now)
             proof = _prove(format_identifier(agent.identifier), peer.name, own, generation, base)
         elif proof.base is not base or not _holds(proof, generation, now):
-            own = self._judge(proof.credentials, agent.identifier, _AGENT_SEQ)
+            own = self._judge(proof.credentials, agent.identifier, AGENT_SEQ)
             proof = _prove(proof.principal.id, peer.name, own, generation, base)
         shown.agents[agent.identifier] = agent, proof
         shown.agents.move_to_end(agent.identifier)

@@ -141,6 +141,7 @@ class Voices:
             introduction, since = known.speaker.introduction, known.since
         else:
             introduction, since = self._vault.introduce(voice.name, now), now
+        self._wallet.know_agent(introduction.agent, voice.name)
         presentations = self._shown(voice.name, introduction, now)
         if known is not None and known.speaker.introduction is introduction:
             speaker = known.speaker if known.speaker.presentations == presentations else None

@@ -38,6 +38,9 @@ DELEGATE_BYTES_LIMIT: Final = 128
 DELEGATE_LIFE: Final = ATTESTATION_LIFE_LIMIT
 """Validity of the delegates made here, in seconds; longer ones are refused."""
 
+AGENT_SEQ: Final = 0
+"""The sequence number of every agent: their keys do not rotate in version 1."""
+
 _AGENT_PURPOSE: Final = b"autonomy/1 agent"
 
 

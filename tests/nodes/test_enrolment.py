@@ -7,13 +7,15 @@ from pathlib import Path
 import attrs
 import pytest
 import trio
+from attrs import frozen
 from structlog.testing import capture_logs
 
-from autonomy_trio import Node
+from autonomy_trio import Context, Node, Request, agent, on
 from autonomy_trio.errors import (
     AddressError,
     CredentialError,
     Denied,
+    HandlerFailed,
     NameTaken,
     NotDelivered,
     RelayUnreachable,
@@ -25,6 +27,7 @@ from autonomy_trio.fabric.enrolment import REVOKED_WITHIN
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.authority import open_authority, read_ledger
+from autonomy_trio.trust.credentials import from_text, read_presentation
 from autonomy_trio.trust.ledger import ISSUED_LIMIT
 from autonomy_trio.trust.records import parse_identifier
 from autonomy_trio.trust.vault import Vault
@@ -209,6 +212,79 @@ async def test_a_renewed_credential_counts_in_the_session_that_stands(office: Of
             before = office.net.packets(XX3)
             await trio.sleep(MINUTE)
             assert office.net.packets(XX3) - before < 10
+
+
+@frozen
+class Use(Request[int]):
+    address: str
+
+
+@agent(inherit=False)
+class Bridge:
+    @on(Use)
+    async def use(self, message: Use, context: Context) -> int:
+        return (await context.ref(message.address, Counter).ask(Add(1))).value
+
+
+async def test_what_was_issued_to_an_agent_is_renewed_for_that_agent_and_for_no_other(
+    office: Office, autojump_clock: object
+) -> None:
+    async with office.net.node([Bridge], home=office.folder / "alice") as alice:
+        await alice.enroll(office.ticket())
+        for name in ("bridge", "absent"):
+            whom = alice.agent_identifier(name)
+            alice.add_credential(office.node.issue(whom, team="payments", validity=1800), agent=name)
+        before = {each.credential.id for each in alice._wallet._held.values()}
+        for hour in range(1, 4):
+            assert await alice.ref("bridge", Bridge).ask(Use(office.address)) == hour
+            await trio.sleep(HOUR)
+        held = [each.credential for each in alice._wallet._held.values() if each.credential.id not in before]
+        assert {each.subject for each in held} == {
+            alice._vault.identifier,
+            parse_identifier(alice.agent_identifier("bridge")),
+        }
+        issued = read_ledger(office.vault, office.folder / "office").issued.values()
+        assert sum(each.subject == parse_identifier(alice.agent_identifier("absent")) for each in issued) == 1
+
+
+async def test_an_agent_of_a_home_that_was_restarted_is_renewed_once_it_speaks(
+    office: Office, autojump_clock: object
+) -> None:
+    async with office.net.node([Bridge], home=office.folder / "alice") as alice:
+        await alice.enroll(office.ticket())
+        whom = alice.agent_identifier("bridge")
+        alice.add_credential(office.node.issue(whom, team="payments"), agent="bridge")
+    await trio.sleep(2 * HOUR)
+    async with office.net.node([Bridge], home=office.folder / "alice") as alice:
+        with pytest.raises(HandlerFailed):
+            await alice.ref("bridge", Bridge).ask(Use(office.address))
+        await trio.sleep(MINUTE)
+        assert await alice.ref("bridge", Bridge).ask(Use(office.address)) == 1
+
+
+async def test_an_agent_gets_no_renewal_of_what_is_anothers(office: Office, autojump_clock: object) -> None:
+    @frozen
+    class Steal(Request[str]):
+        address: str
+        credential: bytes
+
+    @agent
+    class Thief:
+        @on(Steal)
+        async def steal(self, message: Steal, context: Context) -> str:
+            return str(await context.ref(message.address).ask(Renew(message.credential)))
+
+    async with office.net.node([Thief], home=office.folder / "alice") as alice:
+        text = office.node.issue(alice.agent_identifier("bridge"), team="payments")
+        theirs = read_presentation(from_text(text)).credential.id
+        address = office.node.address("authority")
+        assert await alice.ref("thief").ask(Steal(address, theirs)) == "None"
+        own = read_presentation(from_text(office.node.issue(alice.agent_identifier("thief"), team="x"))).credential.id
+        assert await alice.ref("thief").ask(Steal(address, own)) != "None"
+        assert await alice.ref(address).ask(Renew(own)) is None
+        nodes = read_presentation(from_text(office.node.issue(alice.identifier, team="x"))).credential.id
+        assert await alice.ref("thief").ask(Steal(address, nodes)) == "None"
+        assert await alice.ref(address).ask(Renew(nodes)) is not None
 
 
 async def test_a_node_that_was_switched_off_for_hours_is_renewed_when_it_is_back(
