@@ -107,7 +107,7 @@ class Worker:
                 crew.inside -= 1
                 crew.announce()
 
-    async def _serve(self, cell: "Cell", scope: trio.CancelScope) -> None:  # noqa: C901, PLR0912 - a call a message costs
+    async def _serve(self, cell: "Cell", scope: trio.CancelScope) -> None:  # noqa: C901, PLR0912, PLR0915 - a call a message costs
         """Handle messages until interrupted, or until the agent no longer runs: the one hot loop."""
         crew = self.crew
         instance, intercepted = cell.instance, bool(crew.runtime.interceptors)
@@ -136,8 +136,11 @@ class Worker:
             handler, reply = delivery.handler, delivery.reply
             if reply is not None:
                 cast("Asked", delivery).worker = self
-            if intercepted or delivery.cancelled or delivery.limited or handler.kind == "stream":
+            if intercepted or delivery.cancelled or handler.kind == "stream":
                 await self._special(cell, delivery, scope)
+                continue
+            limited = delivery.limited
+            if limited and not self._limit(cell, delivery, scope):
                 continue
             try:
                 if handler.takes_context:
@@ -157,6 +160,8 @@ class Worker:
                 crew.handled += 1
                 if reply is not None:
                     reply.answer(result)
+            if limited and handler.is_async:
+                self._unlimit(cell, scope)
 
     async def _next(self, cell: "Cell") -> Delivery | None:
         """Return what is to be handled next where something lies aside; None to look again."""
@@ -211,22 +216,35 @@ class Worker:
             self.crew.runtime.withdrawn += 1
             self.current = None
             return
-        if delivery.limited:
-            if delivery.deadline <= trio.current_time():
-                self.current = None
-                cell.bury(delivery, "expired")
-                delivery.fail(trio.TooSlowError())
-                return
-            scope.deadline = min(scope.deadline, delivery.deadline)
+        if delivery.limited and not self._limit(cell, delivery, scope):
+            return
         if delivery.handler.kind == "stream" and not self.crew.runtime.interceptors:
             await cell.open_stream(delivery, self)
         else:
             await self._intercepted(cell, delivery)
         if delivery.limited:
-            if scope.cancel_called:
-                self.interrupted = True
-            elif cell.state == "running":
-                scope.deadline = float("inf")
+            self._unlimit(cell, scope)
+
+    def _limit(self, cell: "Cell", delivery: Delivery, scope: trio.CancelScope) -> bool:
+        """Let a message's deadline hold for its handler; False where that has passed, and it was told so.
+
+        A plain handler cannot be cancelled.
+        """
+        if delivery.deadline <= trio.current_time():
+            self.current = None
+            cell.bury(delivery, "expired")
+            delivery.fail(trio.TooSlowError())
+            return False
+        if delivery.handler.kind != "plain" or self.crew.runtime.interceptors:
+            scope.deadline = min(scope.deadline, delivery.deadline)
+        return True
+
+    def _unlimit(self, cell: "Cell", scope: trio.CancelScope) -> None:
+        """Take back what `_limit` did."""
+        if scope.cancel_called:
+            self.interrupted = True
+        elif cell.state == "running":
+            scope.deadline = float("inf")
 
     async def _intercepted(self, cell: "Cell", delivery: Delivery) -> None:
         try:

@@ -139,6 +139,11 @@ class Attachment:
         """Which relay it is, where that is pinned."""
         return None if self.relay.pin is None else format_identifier(self.relay.pin)
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the relay is there, and nothing waits to leave for it."""
+        return self.is_attached and not self._outbox.size
+
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it was dropped, for the relay is away or takes too little."""
         if not self.is_attached:

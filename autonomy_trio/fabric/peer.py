@@ -75,6 +75,11 @@ class Carrier(Protocol):
         """Which relay it is, where that is pinned."""
         ...
 
+    @property
+    def is_clear(self) -> bool:
+        """Whether the relay is there, and nothing waits to leave for it."""
+        ...
+
     def carry(self, destination: bytes, packet: bytes) -> bool:
         """Queue a packet for another node; False where it had to be dropped."""
         ...
@@ -193,25 +198,30 @@ class Answering:
 
     request: int
     _peer: "Peer"
-    _ended: Callable[[], None]
-    """Called once it is answered."""
+    _ended: "Callable[[Peer], None]"
+    """Called once it is answered, and none other of its node's is open."""
     withdraw: Callable[[], None] | None = None
     """Takes its message back."""
 
     def answer(self, value: object) -> None:
         """Send the reply; an ask whose asker has gone, or was told already, is not open any more."""
         if self._close():
-            if self._peer.waiting_bytes >= MOST_ANSWER_BYTES:
-                self._peer.post(error_entry(self.request, OutcomeUnknown(NO_ROOM)))
-            else:
-                self._peer.post(reply_entry(self.request, value))
-            self._ended()
+            has_room = self._peer.waiting_bytes < MOST_ANSWER_BYTES
+            self._say(reply_entry(self.request, value) if has_room else self._no_room())
 
     def fail(self, error: BaseException) -> None:
         """Send the error, as for a reply."""
         if self._close():
-            self._peer.post(error_entry(self.request, error))
-            self._ended()
+            self._say(error_entry(self.request, error))
+
+    def _no_room(self) -> Answer:
+        return error_entry(self.request, OutcomeUnknown(NO_ROOM))
+
+    def _say(self, entry: Answer) -> None:
+        self._peer.put(entry)
+        self._peer.send_now(self._peer)
+        if not self._peer.served:
+            self._ended(self._peer)
 
     def _close(self) -> bool:
         is_open = self._peer.served.get(self.request) is self
@@ -224,6 +234,10 @@ class Answering:
         self._peer.served.pop(self.request, None)
         if self.withdraw is not None:
             self.withdraw()
+
+
+def _wake(peer: "Peer") -> None:
+    peer.wake()
 
 
 @final
@@ -259,6 +273,8 @@ class Peer:
     via: str | None = None
     """The pinned relay that the packet came by which is being looked at."""
     ended: bool = False
+    send_now: "Callable[[Peer], None]" = attrs.field(repr=False, default=_wake)
+    """Sends what was put there, where little is under way, or wakes the task that does so."""
     asks_for_credit: bool = False
     """Whether a task asks the node again and again how far it is."""
     outflows: Outflows = attrs.field(
@@ -307,6 +323,11 @@ class Peer:
     def take_answer(self, entry: Answer, resolve: Resolve | None) -> None:
         """Hand an answer to who waits for it."""
         request = entry.request
+        if isinstance(entry, Reply):
+            asked = self.asked.pop(request, None)
+            if asked is not None:
+                asked.take(entry, resolve)
+            return
         if isinstance(entry, Down):
             if not self.is_glutted:  # else it comes again
                 take_down(self, entry)
@@ -321,7 +342,7 @@ class Peer:
         asked = self.asked.pop(request, None)
         if asked is not None:
             asked.take(entry, resolve)
-        elif request in self.reading and not isinstance(entry, Reply):
+        elif request in self.reading:
             reading = self.reading.pop(request)
             reading.fail(read_error(entry, reading.expected, resolve))
 
@@ -401,10 +422,14 @@ class Peer:
 
     def post(self, entry: Entry, size: int | None = None) -> None:
         """Let an entry wait to leave; `size` is what `entry_size` said of it, where that is known."""
-        self.waiting.append(entry)
-        self.waiting_bytes += entry_size(entry) if size is None else size
+        self.put(entry, size)
         if self._sender:
             self._sender.unpark_all()
+
+    def put(self, entry: Entry, size: int | None = None) -> None:
+        """Do what `post` does, for one who calls `send_now` then."""
+        self.waiting.append(entry)
+        self.waiting_bytes += entry_size(entry) if size is None else size
 
     def leave(self, entry: Entry, now: float) -> Entry:
         """Return an entry as it leaves: a message with its number, an ask with the time that remains for it."""

@@ -18,7 +18,6 @@ from typing import Any, Final, cast, final
 import attrs
 import trio
 
-from autonomy_trio.actors.delivery import PendingReply
 from autonomy_trio.errors import Denied, MailboxFull, NotDelivered, OutcomeUnknown
 from autonomy_trio.fabric.flows import Inflows, window_for
 from autonomy_trio.fabric.outcomes import Expected
@@ -30,7 +29,7 @@ from autonomy_trio.fabric.watches import Watching
 from autonomy_trio.logs import get_log
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
-from autonomy_trio.wire.constants import CLOCK_TOLERANCE, MESSAGE_BYTES, MESSAGE_OVERHEAD
+from autonomy_trio.wire.constants import CLOCK_TOLERANCE, MESSAGE_OVERHEAD
 from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import (
@@ -65,6 +64,9 @@ from autonomy_trio.wire.introductions import Speaker
 
 MEET_LIMIT: Final = 5.0
 """Seconds in which a node that is not known yet must answer."""
+
+FEW: Final = 4
+"""Asks open between two nodes, up to which one leaves at once in an envelope of its own."""
 
 TELLS_PER_CHECKPOINT: Final = 128
 """A message that need not wait still lets others run, once in so many: an envelope is worth more than one in the
@@ -114,6 +116,8 @@ class Peers:
     """The pinned relay that brought the packet that is being looked at."""
     _told: int = 0
     _timer_moved: trio.Event = attrs.field(factory=trio.Event)
+    _is_carrying: bool = False
+    """Whether events of the endpoint are being carried out."""
     _timer_rings: float = -math.inf
     """When the task of the timers wakes by itself."""
 
@@ -148,27 +152,23 @@ class Peers:
             raise MailboxFull(msg)
         peer.post(entry, size)
 
-    def has_room(self, node: bytes, recipient: str) -> bool:
-        """Tell whether one more message for an agent of another node may be queued at once, however large."""
-        return self._peer(node).outflows.has_room(recipient, MESSAGE_BYTES + MESSAGE_OVERHEAD)
-
     def new_request(self) -> int:
         """Return a number for an ask, a stream or a watch, never used twice."""
         return next(self._requests)
 
-    async def ask(
-        self, node: bytes, entry: Ask, expected: Expected, reply: PendingReply, deadline: float = math.inf
-    ) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    async def ask(self, node: bytes, opened: OpenAsk, *, waits_until: float = math.inf) -> Any:  # noqa: ANN401 - the reply's type is the request's
         """Send a request to another node and wait for its reply.
 
         Args:
             node: the other node.
-            entry: the request, of a new number.
-            expected: what may come back.
-            reply: what is waited for.
-            deadline: until when, on trio's clock: what remains of it when the request leaves goes with it.
+            opened: the request, of a new number; what remains of its deadline when it leaves goes with it.
+            waits_until: until when room for it is waited for, on trio's clock.
+
+        Raises:
+            trio.TooSlowError: there was none.
         """
-        size, opened = check_size(entry), OpenAsk(entry, reply, expected, deadline)
+        entry = opened.entry
+        size = check_size(entry)
 
         def post(peer: Peer) -> None:
             peer.asked[entry.request] = opened
@@ -176,10 +176,13 @@ class Peers:
 
         peer = self._peer(node)
         if peer.outflows.try_reserve(entry.recipient, size + MESSAGE_OVERHEAD):
-            post(peer)
+            peer.asked[entry.request] = opened
+            peer.put(entry, size)
+            self._send_now(peer)
         else:
-            peer = await self._queue(node, entry, post)
-        return await reply.wait(lambda: self._take_back(peer, entry))
+            with trio.fail_at(waits_until):
+                peer = await self._queue(node, entry, post)
+        return await opened.reply.wait(lambda: self._take_back(peer, entry))
 
     def show(self, presentations: Sequence[bytes]) -> None:
         """Show other credentials from here on, in the sessions that stand."""
@@ -342,7 +345,7 @@ class Peers:
         if peer is None:
             if self.is_closed:
                 raise NotDelivered("the node is stopping: nothing was sent")
-            peer = self._peers[node] = Peer(node, self._begin_flow)
+            peer = self._peers[node] = Peer(node, self._begin_flow, send_now=self._send_now)
             self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
         return peer
 
@@ -388,6 +391,16 @@ class Peers:
                     await trio.sleep(INTRODUCE_PAUSE)
             else:
                 await self._connect(peer)
+
+    def _send_now(self, peer: Peer) -> None:
+        """Send the one entry that waits in the task that has put it there, where few asks are open: a switch less.
+
+        Not while events are carried out, for a packet among them may have a lower counter.
+        """
+        is_alone = len(peer.waiting) == 1 and len(peer.asked) + len(peer.served) <= FEW
+        is_clear = peer.carrier is not None and peer.carrier.is_clear and self._is_ready(peer)
+        if not (is_alone and is_clear and not self._is_carrying and self._send_batch(peer)):
+            peer.wake()
 
     async def _connect(self, peer: Peer) -> None:
         """See that a handshake runs, and wait until something has changed."""
@@ -486,6 +499,7 @@ class Peers:
 
     def _carry_out(self) -> None:
         """Do what the endpoint has decided, in its order."""
+        was_carrying, self._is_carrying = self._is_carrying, True
         for event in self.endpoint.take():
             match event:
                 case Transmit():
@@ -502,6 +516,7 @@ class Peers:
                         self._give_up(peer, event.reason)
                 case Refused():
                     _log.debug("packet refused", reason=event.reason)
+        self._is_carrying = was_carrying
         self._look_at_timer()
 
     def _transmit(self, event: Transmit) -> None:

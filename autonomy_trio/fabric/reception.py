@@ -153,7 +153,7 @@ class Reception:
                 entry, peer, partial(self._stream_ended, peer, entry.request), trio.current_time()
             )
         else:
-            reply = peer.served[entry.request] = Answering(entry.request, peer, partial(self._changed, peer))
+            reply = peer.served[entry.request] = Answering(entry.request, peer, self._changed)
         return reply, self._judge.admit(peer, entry, agent, reply, late=late)
 
     def _stream_ended(self, peer: Peer, request: int) -> None:

@@ -18,6 +18,7 @@ from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageErr
 from autonomy_trio.fabric.addresses import Address, RelayAddress
 from autonomy_trio.fabric.durable import Depot, Durable
 from autonomy_trio.fabric.outcomes import Expected
+from autonomy_trio.fabric.peer import OpenAsk
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.messages import Untyped, encode_payload, item_type, reply_type, wire_name
 from autonomy_trio.wire.constants import LARGEST_NUMBER, NAME_CHARACTERS
@@ -76,14 +77,10 @@ class RemoteRef(OutsideRef[Any]):
         deadline, reply = trio.current_effective_deadline(), PendingReply()
         if deadline != float("inf"):
             return cast("R", await self._ask(message, reply, deadline))
-        if not self._peers.has_room(self._address.node, self._address.agent):
-            limit = trio.current_time() + self._runtime.ask_limit
-            with trio.fail_at(limit):
-                return cast("R", await self._ask(message, reply, limit))
         keeper = self._runtime.keeper
         try:
             # One task keeps the limit of all asks: a scope for each would cost more than its encoding.
-            return cast("R", await self._ask(message, reply, keeper.add_ask(reply)))
+            return cast("R", await self._ask(message, reply, keeper.add_ask(reply), limited=True))
         finally:
             keeper.asks.pop(reply, None)
 
@@ -113,14 +110,15 @@ class RemoteRef(OutsideRef[Any]):
         await trio.lowlevel.checkpoint()
         raise UsageError(f"{self.address} is on another node: its end is known there")
 
-    async def _ask(self, message: object, reply: PendingReply, deadline: float) -> Any:  # noqa: ANN401 - the reply's type is the request's
+    async def _ask(self, message: object, reply: PendingReply, deadline: float, *, limited: bool = False) -> Any:  # noqa: ANN401 - the reply's type is the request's
         recipient, (name, kind), payload = _checked(self.name), _request(message), encode_payload(message)
         sender = self._prepare()
         expected = Expected(name, kind, self._address, self._foreseen(message))
         remaining = max(0.0, deadline - trio.current_time()) * _MILLISECONDS
         limit = min(math.ceil(remaining), LARGEST_NUMBER)
         entry = Ask(self._peers.new_request(), recipient, name, payload, limit, sender, 0)
-        return await self._peers.ask(self._address.node, entry, expected, reply, deadline)
+        opened = OpenAsk(entry, reply, expected, deadline)
+        return await self._peers.ask(self._address.node, opened, waits_until=deadline if limited else math.inf)
 
     def _foreseen(self, message: object) -> Sequence[type[Exception]]:
         handler = None if self._spec is None else self._spec.handler_of(type(message))

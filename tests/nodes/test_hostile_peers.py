@@ -1,6 +1,7 @@
 """What an authenticated peer, a restarted one, a named relay or a program's own classes cannot do to a node."""
 
 import itertools
+import math
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -27,7 +28,7 @@ from autonomy_trio.errors import (
 from autonomy_trio.fabric import opening
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.outcomes import Expected
-from autonomy_trio.fabric.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT
+from autonomy_trio.fabric.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT, OpenAsk
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.entries import Ask, Cancel, Close, Error, Presentations, Tell, Watch
@@ -298,8 +299,9 @@ async def test_an_agent_that_inherits_nothing_or_was_not_introduced_has_none_of_
     say(world.alice, world.server, introduced, speakers={0: agent})
     say(world.alice, world.server, Tell("counter", "Add", add, 9, 0), Watch(79, "counter", 9))
     expected = Expected("Add", None, Address.parse(world.address))
+    ask = OpenAsk(Ask(78, "counter", "Add", add, None, 9, 0), PendingReply(), expected, math.inf)
     with pytest.raises(NotDelivered, match="not known here"):
-        await peers.ask(to, Ask(78, "counter", "Add", add, None, 9, 0), expected, PendingReply())
+        await peers.ask(to, ask)
     assert await counter.ask(Add(1)) == Total(2), "an agent spoke with its node's rights"
 
 
