@@ -66,6 +66,12 @@ class NodeStatistics:
     """Payloads from other nodes that were decoded; one that the attributes of its sender deny is not."""
     peers: int
     """Other nodes that something is under way with."""
+    speakers: int
+    """Agents whose identities are kept ready, since they spoke to other nodes; at most 4,096."""
+    unproven: int
+    """Credentials that others showed and that did not count here."""
+    given_up: int
+    """Durable messages whose handler failed too often, or whose agent never was there."""
     lost: int
     """Messages to other nodes that could not be sent, and what nodes asked that take no answers."""
     missing: int
@@ -355,6 +361,9 @@ class Node:
             dead_letters=self.dead_letters.counts(),
             decoded=self._admission.decoded,
             peers=len(self._peers),
+            speakers=len(self._peers.voices),
+            unproven=self._admission.proofs.unproven,
+            given_up=self._durable.given_up,
             lost=self._peers.lost + self._peers.reception.lost,
             missing=self._peers.reception.missing,
             waiting=self._peers.reception.held_bytes,

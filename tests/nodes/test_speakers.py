@@ -13,7 +13,12 @@ from autonomy_trio import AgentRef, Context, Down, Mailbox, Node, Request, Sende
 from autonomy_trio.errors import CredentialError, Denied, NotDelivered
 from autonomy_trio.fabric.voices import Voice
 from autonomy_trio.messages import Untyped
+from autonomy_trio.testing import Faults, open_test_fabric
+from autonomy_trio.testing.node import virtual_now
+from autonomy_trio.trust.credentials import from_text, issue, read_presentation, to_text
 from autonomy_trio.trust.delegates import Introduction
+from autonomy_trio.trust.lists import sign_list
+from autonomy_trio.trust.records import parse_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import LARGEST_INDEX
 from autonomy_trio.wire.introductions import IntroducedAgents
@@ -228,6 +233,84 @@ async def test_credentials_of_an_agent_expire_and_are_renewed_in_a_live_session(
         assert await ask_who(alice, "bridge", address, "Tellers") == "Denied"
         alice.add_credential(server.issue(bridge, role="teller"), agent="bridge")
         assert await ask_who(alice, "bridge", address, "Tellers") == bridge
+
+
+async def test_a_revoked_credential_of_an_agent_counts_no_more_in_a_live_session(
+    net: Net, tmp_path: Path, autojump_clock: object
+) -> None:
+    anchors = tmp_path / "anchors.toml"
+    async with net.node() as office, net.node([Bridge]) as alice, net.node() as bob:
+        anchors.write_text(
+            f'[[anchor]]\nidentifier = "{office.identifier}"\nattributes = {{ role = "string", team = "string" }}\n'
+        )
+        async with net.node([Bank], anchors=anchors) as server:
+            address, bridge = server.address("bank"), alice.agent_identifier("bridge")
+            text = office.issue(bridge, role="teller")
+            alice.add_credential(text, agent="bridge")
+            assert await ask_who(alice, "bridge", address, "Tellers") == bridge
+            taken_back = read_presentation(from_text(text)).credential.id
+            signed = sign_list(office._vault, seq=1, credentials=[taken_back], least={}, now=virtual_now())
+            bobs = issue(
+                office._vault,
+                subject=parse_identifier(bob.identifier),
+                attributes={"role": "visitor"},
+                now=virtual_now(),
+                revocations=signed,
+            )
+            bob.add_credential(to_text(bobs))
+            assert await bob.ref(address, Bank).ask(Who()) == bob.identifier
+            assert await ask_who(alice, "bridge", address, "Tellers") == "Denied"
+            assert await ask_who(alice, "bridge", address) == bridge
+            assert server.statistics().unproven == 1
+            assert alice.statistics().speakers == 1
+
+
+@frozen
+class Said:
+    name: str
+
+
+@frozen
+class Say(Request[None]):
+    address: str
+    name: str
+
+
+@agent
+class Talker:
+    @on(Say)
+    async def say(self, message: Say, context: Context) -> None:
+        await context.ref(message.address).tell(Said(message.name))
+
+
+@agent(mailbox=Mailbox(1000))
+class Listener:
+    heard: list[tuple[str, str]] = field(factory=list[tuple[str, str]])
+
+    @on(Said, allow="true")
+    def hear(self, message: Said, context: Context) -> None:
+        self.heard.append((message.name, context.sender.id))
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_on_links_that_err_what_is_heard_is_the_agents_who_said_it(seed: int, autojump_clock: object) -> None:
+    listener = Listener()
+    async with (
+        open_test_fabric(Faults(drop=0.1, duplicate=0.1, tamper=0.05, reorder=0.1), seed=seed) as fabric,
+        fabric.open_node([lambda: listener]) as server,
+        fabric.open_node() as user,
+    ):
+        names = [f"talker_{number}" for number in range(8)]
+        for name in names:
+            user.spawn(Talker, name)
+        address = server.address("listener")
+        for _ in range(20):
+            async with trio.open_nursery() as nursery:
+                for name in names:
+                    nursery.start_soon(user.ref(name, Talker).ask, Say(address, name))
+            await trio.sleep(0.5)
+        assert {name for name, _ in listener.heard} == set(names)
+        assert set(listener.heard) == {(name, user.node.agent_identifier(name)) for name in names}
 
 
 async def test_the_credentials_of_an_agent_are_kept_in_the_home(
