@@ -19,7 +19,7 @@ from autonomy_trio.cli.options import (
 )
 from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for, passphrase_option
-from autonomy_trio.cli.signals import stoppable
+from autonomy_trio.cli.signals import reload_at_hangup, stoppable
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.credentials import LISTS_FOLDER
 from autonomy_trio.fabric.linking import listen
@@ -67,7 +67,7 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
     """Forward envelopes between nodes; a relay can read, forge and replay none of them.
 
     It sees which nodes talk, when, and how much. With --store it keeps, sealed, what is sent with durable=True to nodes
-    that are away.
+    that are away. SIGHUP has it read its anchors and policy again, and every node register anew.
     """
     where = ListenAddress.parse_link(address)
     tell_at = None if metrics is None else ListenAddress.parse(metrics)
@@ -85,9 +85,16 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
         forwarding = Relay(vault, store=kept.store, cluster=kept.cluster, policy=who)
         listener = await listen(where)
         url = listener.address.url
+
+        def read_again() -> None:
+            if who is not None:
+                who.change(_anchors(vault, anchors or anchors_of(home)), policy)
+                forwarding.register_anew()
+
         async with stoppable() as stop, trio.open_nursery() as nursery:
             nursery.start_soon(forwarding.serve, listener)
             nursery.start_soon(forwarding.obey_lists, home / LISTS_FOLDER)
+            await nursery.start(reload_at_hangup, read_again, stop)
             async with telling(tell_at, lambda: relay_report(forwarding.statistics())):
                 click.echo(f"relay {url}\nto pin it: {url}#{format_identifier(vault.identifier)}")
                 stop.drains = True
@@ -102,5 +109,8 @@ def relay(  # noqa: PLR0913, PLR0917 - one for each option
 def _policy(vault: Vault, anchors: Path | None, policy: Path | None, *, private: bool) -> RelayPolicy | None:
     if not private:
         return None
-    trusted = Anchors.of_self(vault.identifier) if anchors is None else Anchors.load(anchors)
-    return RelayPolicy.load(trusted, policy)
+    return RelayPolicy.load(_anchors(vault, anchors), policy)
+
+
+def _anchors(vault: Vault, file: Path | None) -> Anchors:
+    return Anchors.of_self(vault.identifier) if file is None else Anchors.load(file)

@@ -23,7 +23,7 @@ from autonomy_trio.cli.options import (
 from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.cli.screen import checked_screen, node_screen
-from autonomy_trio.cli.signals import Stop, stoppable
+from autonomy_trio.cli.signals import Stop, reload_at_hangup, stoppable
 from autonomy_trio.cli.target import load_agents
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric.addresses import ListenAddress
@@ -100,7 +100,8 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
 ) -> None:
     """Host the agents of TARGET, MODULE:ATTRIBUTE, until Ctrl-C.
 
-    The first Ctrl-C or SIGTERM lets the agents finish what they have; a second one stops at once.
+    The first Ctrl-C or SIGTERM lets the agents finish what they have; a second one stops at once. SIGHUP has it read
+    its anchors and policy again.
     """
     if reload and lifeline is None:
         listening = _options("--listen", _listen(relays, listen, fixed=True))
@@ -133,8 +134,7 @@ def run(  # noqa: PLR0913, PLR0917 - the options of the command
         async with stoppable() as stop, opened as node:
             stop.drains = True
             async with telling(tell_at, lambda: node_report(node.statistics())):
-                click.echo(node_screen(node, home, embedded=listen_on is not None))
-                await _serve(node, stop, lifeline)
+                await _serve(node, stop, lifeline, node_screen(node, home, embedded=listen_on is not None))
             if lifeline is None:
                 say("stopping: the agents finish what they have; once more to stop at once")
 
@@ -162,8 +162,8 @@ def _run_reloading(arguments: Sequence[str]) -> None:
     run_trio(main)
 
 
-async def _serve(node: Node, stop: Stop, lifeline: int | None) -> None:
-    """Return when a stop is asked for, or by the end of the lifeline; raise when no agent is left."""
+async def _serve(node: Node, stop: Stop, lifeline: int | None, screen: str) -> None:
+    """Show the first screen; return when a stop is asked for, or by the end of the lifeline; raise without agents."""
     async with trio.open_nursery() as nursery:
 
         async def serve() -> None:
@@ -175,6 +175,8 @@ async def _serve(node: Node, stop: Stop, lifeline: int | None) -> None:
             stop.ask()
 
         nursery.start_soon(serve)
+        await nursery.start(reload_at_hangup, node.reload_policies, stop)
+        click.echo(screen)
         if lifeline is not None:
             nursery.start_soon(hold, lifeline)
         await stop.asked.wait()

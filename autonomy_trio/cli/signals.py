@@ -1,14 +1,20 @@
-"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once, and one more ends even what hangs."""
+"""Ctrl-C and SIGTERM: the first asks for a stop, the second stops at once, and one more ends even what hangs.
+
+SIGHUP has files read again.
+"""
 
 import os
 import signal
 import time
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import Final, final
 
 import attrs
 import trio
+
+from autonomy_trio.cli.output import say, say_error
+from autonomy_trio.errors import AutonomyError
 
 HANGING: Final = 1.0
 """Seconds in which a signal is taken up and a cancelled block ends, unless code of the user's lets nobody else run."""
@@ -69,3 +75,31 @@ async def stoppable() -> AsyncGenerator[Stop]:
         finally:
             for number, handler in before.items():
                 signal.signal(number, handler)
+
+
+async def reload_at_hangup(
+    read: Callable[[], None], stop: Stop, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Read anchors and policies again at each SIGHUP, until cancelled; what cannot be right changes nothing.
+
+    Where the terminal has gone that the process was started at, SIGHUP is what it always was, a request to stop.
+    """
+    had_terminal = _has_terminal()
+    with trio.open_signal_receiver(signal.SIGHUP) as hangups:
+        task_status.started()
+        async for _ in hangups:
+            if had_terminal and not _has_terminal():
+                stop.ask()
+                continue
+            try:
+                read()
+            except (AutonomyError, OSError) as error:
+                say_error(f"{error}; what was in force stays")
+            else:
+                say("anchors and policies were read again")
+
+
+def _has_terminal() -> bool:
+    with suppress(OSError):
+        return os.isatty(0)
+    return False

@@ -254,6 +254,11 @@ class Relay:
         """See `cluster.Here.notice`."""
         self._mailboxes.notice(node)
 
+    def register_anew(self) -> None:
+        """Have every node register again, since its policy has changed; sessions between nodes go on."""
+        for member in list(self._members.values()):
+            member.scope.cancel()
+
     async def drain(self, last: bytes | None = None) -> None:
         """Let nobody in any more; return when what waits is sent, or `DRAIN_LIMIT` seconds have passed.
 

@@ -90,17 +90,19 @@ class RelayPolicy:
             PolicyError: the file cannot be read, or a policy in it cannot be right.
             ConfigurationError: there are more anchors than a relay can name to a node.
         """
-        if len(anchors.by_identifier) > RELAY_ISSUERS:
-            count = len(anchors.by_identifier)
-            raise ConfigurationError(
-                f"a relay names at most {RELAY_ISSUERS} anchors to a node: take away some of {count}"
-            )
-        policies = None
-        if policy is not None:
-            grant = Grant(RESOURCE, "serve", tuple(each.__name__ for each in _MESSAGES), _MESSAGES, None)
-            policies = Policies.compile([grant], anchors, load_policies(policy))
+        policies = _compiled(anchors, policy)
         watcher = Watcher(anchors.by_identifier)
         return cls(anchors, watcher, policies, Revocations(watcher))
+
+    def change(self, anchors: Anchors, policy: Path | None = None) -> None:
+        """Decide by other anchors and policies from now on; what was seen and taken back is remembered.
+
+        Raises:
+            PolicyError, ConfigurationError: as `load`; then everything stays as it was.
+        """
+        self._policies = _compiled(anchors, policy)
+        self.anchors = anchors
+        self.watcher.set_anchors(anchors.by_identifier)
 
     @property
     def issuers(self) -> tuple[bytes, ...]:
@@ -205,3 +207,13 @@ class RelayPolicy:
         action = type(message).__name__
         decision = self._policies.decide(principal, action, RESOURCE, format_identifier(relay), message, now=now)
         return None if decision.allowed else decision.reason
+
+
+def _compiled(anchors: Anchors, policy: Path | None) -> Policies | None:
+    if len(anchors.by_identifier) > RELAY_ISSUERS:
+        count = len(anchors.by_identifier)
+        raise ConfigurationError(f"a relay names at most {RELAY_ISSUERS} anchors to a node: take away some of {count}")
+    if policy is None:
+        return None
+    grant = Grant(RESOURCE, "serve", tuple(each.__name__ for each in _MESSAGES), _MESSAGES, None)
+    return Policies.compile([grant], anchors, load_policies(policy))

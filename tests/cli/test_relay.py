@@ -13,6 +13,7 @@ from autonomy_trio.messages import Untyped
 from autonomy_trio.trust.anchors import Anchor, to_toml
 from autonomy_trio.trust.vault import Vault
 from tests.cli.conftest import Call, Served, credential_for
+from tests.support.neighbours import eventually
 from tests.support.processes import PATIENCE, Process, environment, free_port, serving_node
 
 COME_BACK = 60.0
@@ -118,6 +119,35 @@ async def test_a_private_relay_admits_who_has_a_credential_of_its_authority_and_
             async with open_node(relay=url):
                 pass
         await trio.to_thread.run_sync(relay.wait_line, "node not let in")
+
+
+async def test_at_sighup_a_private_relay_asks_every_node_anew(tmp_path: Path) -> None:
+    authority, alice, anchors, policy = (tmp_path / name for name in ("authority", "alice", "anchors.toml", "p.cedar"))
+    (tmp_path / "payments").write_text(credential_for(alice, authority))
+    with Vault.open_beside(authority) as vault:
+        anchors.write_text(to_toml(Anchor(vault.identifier, {"team": "string"})))
+
+    def let_in(team: str) -> None:
+        policy.write_text(
+            'permit(principal, action == Action::"Register", resource)\n'
+            f'when {{ principal has team && principal.team == "{team}" }};'
+        )
+
+    let_in("payments")
+    options = ("relay", "--listen", "127.0.0.1:0", "--policy", str(policy), "--anchors", str(anchors))
+    with Process(*options, env=environment(tmp_path)) as relay:
+        url = (await trio.to_thread.run_sync(relay.wait_line, "relay ws://")).removeprefix("relay ")
+        async with open_node(relay=url, home=alice, credentials=[tmp_path / "payments"]) as node:
+            let_in("kitchen")
+            relay.signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(relay.wait_line, "node not let in")
+            assert node.statistics().relays == 0
+            policy.write_text("permit(")
+            relay.signal(signal.SIGHUP)
+            await trio.to_thread.run_sync(relay.wait_line, "what was in force stays")
+            let_in("payments")
+            relay.signal(signal.SIGHUP)
+            await eventually(lambda: node.statistics().relays == 1, PATIENCE)
 
 
 def test_a_policy_that_cannot_be_right_is_one_sentence(call: Call, tmp_path: Path) -> None:

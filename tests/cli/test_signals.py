@@ -1,6 +1,9 @@
-"""Ctrl-C and SIGTERM, at odd moments too."""
+"""Ctrl-C and SIGTERM, at odd moments too; SIGHUP."""
 
+import os
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -9,7 +12,10 @@ import trio
 import trio.testing
 
 from autonomy_trio.cli.signals import HANGING, stoppable
-from tests.support.processes import PATIENCE, Process, environment
+from autonomy_trio.trust.anchors import Anchor, to_toml
+from autonomy_trio.trust.vault import Vault
+from tests.cli.conftest import Call, Served, credential_for
+from tests.support.processes import PATIENCE, ROOT, Process, environment, serving_node
 
 
 async def test_a_signal_before_there_is_anything_to_drain_cancels_the_block() -> None:
@@ -97,3 +103,50 @@ def test_a_signal_while_the_command_line_is_imported_is_no_traceback(tmp_path: P
     with Process("--help", env=environment(tmp_path), cwd=tmp_path) as process:
         assert process.wait() == 130
         assert (process.out, process.err) == ("", "")
+
+
+def test_at_sighup_a_node_reads_its_anchors_again_and_what_cannot_be_right_changes_nothing(
+    call: Call, served: Served, tmp_path: Path
+) -> None:
+    home, alice, anchors = tmp_path / "server", tmp_path / "alice", tmp_path / "server" / "anchors.toml"
+    file = tmp_path / "credential"
+    file.write_text(credential_for(alice, home))
+    with serving_node("tests.support.app:agents", "--relay", served.url, "--home", str(home), env=served.env) as (
+        node,
+        address,
+    ):
+
+        def code() -> int:
+            return call("ask", address, '{"Read": {}}', "--home", alice, "--credential", file).code
+
+        assert code() == 0
+        anchors.write_text(to_toml(Anchor(Vault.in_memory().identifier, {"team": "string"})))
+        node.signal(signal.SIGHUP)
+        node.wait_line("were read again")
+        assert code() == 1
+        anchors.write_text("[[anchor]]")
+        node.signal(signal.SIGHUP)
+        assert "anchors.toml" in node.wait_line("; what was in force stays")
+        assert code() == 1
+        anchors.unlink()
+        node.signal(signal.SIGHUP)
+        node.wait_line("were read again", times=2)
+        assert code() == 0
+
+
+def test_when_its_terminal_has_gone_sighup_stops_a_node(tmp_path: Path) -> None:
+    ours, theirs = os.openpty()
+    command = [sys.executable, "-m", "autonomy_trio", "run", "tests.support.app:agents", "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment(tmp_path), stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as node:
+        os.close(theirs)
+        assert node.stdout is not None
+        assert node.stderr is not None
+        assert node.stdout.readline().startswith(b"node")
+        node.send_signal(signal.SIGHUP)
+        assert b"were read again" in node.stderr.readline()
+        os.close(ours)
+        node.send_signal(signal.SIGHUP)
+        assert node.wait(PATIENCE) == 0
+        assert node.stderr.read().endswith(b"stopped\n")

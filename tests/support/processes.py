@@ -98,6 +98,11 @@ class Process:
             assert len(found()) >= times, f"ended without a line with {part!r}: {self.out}{self.err}"
             return found()[-1].rstrip("\n")
 
+    @property
+    def pid(self) -> int:
+        """Its number."""
+        return self._process.pid
+
     def signal(self, number: signal.Signals) -> None:
         self._process.send_signal(number)
 
