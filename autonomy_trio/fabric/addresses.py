@@ -107,7 +107,7 @@ class ListenAddress:
         Raises:
             AddressError: it is something else.
         """
-        address = cls.parse(text.removeprefix("tcp://").removeprefix("ws://"))
+        address = cls.parse(text.removeprefix("tcp://"))
         return evolve(address, scheme="tcp") if text.startswith("tcp://") else address
 
     @property

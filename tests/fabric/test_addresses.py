@@ -130,3 +130,12 @@ def test_any_text_is_an_address_or_refused(text: str) -> None:
 def test_brackets_hold_an_ipv6_address_and_nothing_else(text: str) -> None:
     with pytest.raises(AddressError):
         RelayAddress.parse(text)
+
+
+def test_what_a_relay_listens_on_may_be_plain_tcp() -> None:
+    assert ListenAddress.parse_link("tcp://[::1]:4000") == ListenAddress("::1", 4000, "tcp")
+    assert ListenAddress.parse_link("tcp://:4000").url == "tcp://127.0.0.1:4000"
+    assert ListenAddress.parse_link("127.0.0.1:4000") == ListenAddress("127.0.0.1", 4000)
+    for text in ("ws://127.0.0.1:4000", "tcp://", "tcp://tcp://h:1", "udp://h:1"):
+        with pytest.raises(AddressError, match="nothing to listen on"):
+            ListenAddress.parse_link(text)
