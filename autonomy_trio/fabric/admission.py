@@ -195,11 +195,13 @@ class Admission:
         """Judge the credentials a node shows; those that do not count here leave it without their attributes."""
         self.proofs.show(peer, presentations, self.generation)
 
-    def prove_sealed(
-        self, sender: Bundle, presentations: Sequence[bytes], created: int, agent: Agent | None = None
-    ) -> Proof:
+    def prove_sealed(self, sender: Bundle, presentations: Sequence[bytes], created: int) -> Proof:
         """Judge what a sealed envelope shows; see `Proofs.of_sealed`."""
-        return self.proofs.of_sealed(sender, presentations, created, self.generation, agent)
+        return self.proofs.of_sealed(sender, presentations, created, self.generation)
+
+    def prove_sealed_agent(self, node: Proof, agent: Agent, created: int) -> Proof:
+        """Judge an agent that speaks in a sealed envelope; see `Proofs.of_sealed_agent`."""
+        return self.proofs.of_sealed_agent(node, agent, created, self.generation)
 
     def prepare_sealed(self, entry: Tell, proof: Proof, reply: Reply, way: Way) -> tuple[Cell | PoolCell, Asked]:
         """Judge a message of a sealed envelope.

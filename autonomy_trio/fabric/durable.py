@@ -71,6 +71,9 @@ MOST_FAILURES: Final = 3
 FAILURE_PAUSE: Final = 1.0
 """Seconds before a message whose handler failed is handled again; each further pause is twice as long."""
 
+MOST_SPEAKERS: Final = 8
+"""Agents that speak in one envelope."""
+
 AGENT_LIMIT: Final = 30.0
 """Seconds in which the agent must be there that a message is for."""
 
@@ -303,36 +306,38 @@ class Durable:
     async def _deliver(self, sealed: Sealed, depot: Depot) -> bool | None:
         """Have what an envelope says handled; False where policy refused all of it, None where it is to come again."""
         taken = False
-        for entry in sealed.entries:
-            if not isinstance(entry, Tell):
-                continue
+        shown = [each for entry in sealed.entries if isinstance(entry, Presentations) for each in entry.presentations]
+        created = sealed.stamp.created
+        proofs = {0: self._admission.prove_sealed(sealed.sender, shown, created)}
+        way = Way(depot.pin, created)
+        tells = [entry for entry in sealed.entries if isinstance(entry, Tell)]
+        for entry in tells:
             try:
-                proof = self._prove(sealed, entry.sender)
+                proof = proofs.get(entry.sender) or self._prove_agent(sealed, entry.sender, proofs)
             except ProtocolError as error:
-                node = format_identifier(sealed.sender.identifier)
-                self._admission.bury(entry, node, "denied", str(error))
+                self._admission.bury(entry, proofs[0].sender.node, "denied", str(error))
                 continue
-            way = Way(depot.pin, sealed.stamp.created)
             handled = await self._tell(entry, proof, way, sealed.stamp, sealed.sender.identifier)
             if handled is None:
                 return None
             taken = taken or handled
+            if entry is not tells[-1]:
+                await self._untry((sealed.sender.identifier, sealed.stamp.id))  # what follows begins anew
         return taken
 
-    def _prove(self, sealed: Sealed, sender: int) -> Proof:
-        """Judge who speaks in an envelope, as of when it was written.
+    def _prove_agent(self, sealed: Sealed, sender: int, proofs: dict[int, Proof]) -> Proof:
+        """Judge an agent that speaks in an envelope, as of when it was written, and remember that.
 
         Raises:
-            ProtocolError: nobody that its node may speak for.
+            ProtocolError: it is none that its node may speak for, or one too many: each costs signature checks.
         """
-        shown = [each for entry in sealed.entries if isinstance(entry, Presentations) for each in entry.presentations]
-        created, agent = sealed.stamp.created, None
-        if sender:
-            introduced = [each for each in sealed.entries if isinstance(each, Introduce) and each.index == sender]
-            if len(introduced) != 1:
-                raise ProtocolError("the agent that sent it was not introduced")
-            agent = verify_agent(introduced[0], sealed.sender, created)
-        return self._admission.prove_sealed(sealed.sender, shown, created, agent)
+        introduced = [each for each in sealed.entries if isinstance(each, Introduce) and each.index == sender]
+        if len(introduced) != 1 or len(proofs) > MOST_SPEAKERS:
+            raise ProtocolError(f"the agent that sent it was not introduced, or is one of more than {MOST_SPEAKERS}")
+        created = sealed.stamp.created
+        agent = verify_agent(introduced[0], sealed.sender, created)
+        proofs[sender] = self._admission.prove_sealed_agent(proofs[0], agent, created)
+        return proofs[sender]
 
     async def _tell(self, entry: Tell, proof: Proof, way: Way, stamp: Stamp, sender: bytes) -> bool | None:
         """Have one message handled, however often that takes; False: it was refused, None: it is to come again."""

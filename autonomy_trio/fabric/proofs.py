@@ -27,7 +27,7 @@ from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.lists import Revocations
 from autonomy_trio.trust.policy import Decision, Principal
 from autonomy_trio.trust.records import format_identifier
-from autonomy_trio.wire.constants import INTRODUCTIONS
+from autonomy_trio.wire.constants import INTRODUCTIONS, INTRODUCTIONS_BYTES
 from autonomy_trio.wire.introductions import Agent
 
 AGENT_SHOWS: Final = (16.0, 256.0)
@@ -101,11 +101,22 @@ def _prove(name: str, node: str, credentials: Sequence[Credential], generation: 
 @final
 @attrs.define(eq=False)
 class _Shown:
-    """What a peer has proven, and its agents that spoke last."""
+    """What a peer has proven, and its agents that spoke last: 1,024 and 1 MiB at most."""
 
     node: Proof
     agents: OrderedDict[bytes, tuple[Agent, Proof]] = attrs.field(factory=OrderedDict[bytes, "tuple[Agent, Proof]"])
+    size: int = 0
+    """Bytes of the agents."""
     shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*AGENT_SHOWS))
+
+    def put(self, agent: Agent, proof: Proof) -> None:
+        """Remember an agent, and let go those that spoke longest ago where there is no room."""
+        known, _ = self.agents.pop(agent.identifier, (None, None))
+        self.agents[agent.identifier] = agent, proof
+        self.size += agent.size - (0 if known is None else known.size)
+        while len(self.agents) > INTRODUCTIONS or self.size > INTRODUCTIONS_BYTES:
+            _, (oldest, _) = self.agents.popitem(last=False)
+            self.size -= oldest.size
 
 
 @final
@@ -181,9 +192,7 @@ class Proofs:
             shown.node = _prove(peer.name, peer.name, credentials, generation, None)
         return shown.node if agent is None else self._of_agent(peer, shown, generation, agent, now)
 
-    def of_sealed(
-        self, sender: Bundle, presentations: Sequence[bytes], created: int, generation: int, agent: Agent | None = None
-    ) -> Proof:
+    def of_sealed(self, sender: Bundle, presentations: Sequence[bytes], created: int, generation: int) -> Proof:
         """Judge what a sealed envelope shows: its credentials as of when it was written, by the lists of now.
 
         Args:
@@ -191,20 +200,18 @@ class Proofs:
             presentations: what the node shows.
             created: Unix seconds when it was written.
             generation: as in `Proof`.
-            agent: the agent that speaks; None for the node.
         """
+        credentials = self._read(presentations, sender.identifier, sender.seq, created)
+        if credentials:
+            self.remember(sender.identifier)
         node = format_identifier(sender.identifier)
-        proof: Proof | None = None
-        if agent is None or agent.inherits:
-            credentials = self._read(presentations, sender.identifier, sender.seq, created)
-            if credentials:
-                self.remember(sender.identifier)
-            proof = _prove(node, node, credentials, generation, None)
-        if agent is not None:
-            own = self._read(agent.presentations, agent.identifier, AGENT_SEQ, created)
-            proof = _prove(format_identifier(agent.identifier), node, own, generation, proof)
-        assert proof is not None  # noqa: S101 - of the one or the other
-        return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
+        return _lasting(_prove(node, node, credentials, generation, None))
+
+    def of_sealed_agent(self, node: Proof, agent: Agent, created: int, generation: int) -> Proof:
+        """Judge an agent that speaks in a sealed envelope, as `of_sealed` its node."""
+        own = self._read(agent.presentations, agent.identifier, AGENT_SEQ, created)
+        base = node if agent.inherits else None
+        return _lasting(_prove(format_identifier(agent.identifier), node.sender.node, own, generation, base))
 
     def _of_agent(self, peer: Peer, shown: _Shown, generation: int, agent: Agent, now: float) -> Proof:
         base = shown.node if agent.inherits else None
@@ -220,10 +227,7 @@ class Proofs:
         elif proof.base is not base or not _holds(proof, generation, now):
             own = self._judge(proof.credentials, agent.identifier, AGENT_SEQ)
             proof = _prove(proof.principal.id, peer.name, own, generation, base)
-        shown.agents[agent.identifier] = agent, proof
-        shown.agents.move_to_end(agent.identifier)
-        if len(shown.agents) > INTRODUCTIONS:
-            shown.agents.popitem(last=False)
+        shown.put(agent, proof)
         return proof
 
     def _read(self, presentations: Sequence[bytes], subject: bytes, seq: int, now: float) -> Sequence[Credential]:
@@ -266,6 +270,11 @@ class Proofs:
             _log.warning(
                 "credential not accepted", node=format_identifier(subject), why=str(error), so_far=self.unproven
             )
+
+
+def _lasting(proof: Proof) -> Proof:
+    """Return a proof of what was so at a time: it does not end."""
+    return attrs.evolve(proof, principal=attrs.evolve(proof.principal, expires=float("inf")))
 
 
 def _holds(proof: Proof, generation: int, now: float) -> bool:

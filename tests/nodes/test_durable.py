@@ -24,11 +24,12 @@ from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.store import Envelope, MemoryStore, Quota, Store
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing.node import virtual_now
+from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import SEALED_LIFE
-from autonomy_trio.wire.entries import Tell
+from autonomy_trio.wire.entries import Introduce, Tell
 from autonomy_trio.wire.frames import Lookup, Records
-from autonomy_trio.wire.introductions import Speaker
+from autonomy_trio.wire.introductions import Agent, Speaker
 from tests.support.neighbours import eventually
 from tests.support.net import Net, open_net
 
@@ -610,6 +611,33 @@ async def test_what_an_agent_told_is_the_agents_with_its_rights_and_its_nodes_wh
         async with world.shop():
             await paid(1, 3)
         assert BOOK.senders == [(alice.agent_identifier("buyer"), "payments"), (bridge, "payments")]
+
+
+async def test_an_envelope_costs_no_more_signatures_than_eight_agents_do(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    verified: list[int] = []
+    verify = durable.verify_agent
+
+    def counted(entry: Introduce, bundle: Bundle, now: float) -> Agent:
+        verified.append(entry.index)
+        return verify(entry, bundle, now)
+
+    monkeypatch.setattr(durable, "verify_agent", counted)
+    async with open_world(tmp_path / "shop") as world:
+        vault = world.alice._vault
+        agents = [Speaker(vault.introduce(str(number), virtual_now()), inherits=True) for number in range(20)]
+        introduced: list[Any] = [each.entry(index) for index, each in enumerate(agents, 1)]
+        tells = [Tell("till", "Pay", encode_payload(Pay(index)), index, 0) for index in range(1, 21) for _ in range(3)]
+        addressed = Durable._addressed
+        monkeypatch.setattr(Durable, "_addressed", lambda self, entry: [*introduced, *addressed(self, entry), *tells])
+        route = world.till
+        assert isinstance(route, RemoteRef)
+        await route._store(Tell("till", "Pay", encode_payload(Pay(0)), 0, 0))
+        async with world.shop() as node:
+            await paid(0, *(number for number in range(1, 9) for _ in range(3)), seconds=30)
+            assert node.dead_letters.counts() == {"denied": 12 * 3}
+        assert verified == list(range(1, 9))
 
 
 @pytest.mark.parametrize("introductions", ["none", "of another node", "two"])

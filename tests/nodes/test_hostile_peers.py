@@ -31,6 +31,7 @@ from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT, OpenAsk
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
+from autonomy_trio.wire.constants import INTRODUCTIONS_BYTES
 from autonomy_trio.wire.entries import Ask, Cancel, Close, Error, Presentations, Tell, Watch
 from autonomy_trio.wire.frames import Nack, Send, encode_frame, join_frames
 from autonomy_trio.wire.introductions import Speaker
@@ -316,6 +317,19 @@ async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock:
         await trio.sleep(60)
         assert server.statistics().peers == 0
         assert server._peers.endpoint._roster._expected == {}
+
+
+async def test_what_is_kept_of_a_nodes_agents_is_bounded_in_bytes(world: World, autojump_clock: object) -> None:
+    assert await world.alice.ref(world.address, Counter).ask(Add(1)) == Total(1)
+    vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
+    for number in range(120):
+        agent = Speaker(vault.introduce(str(number), virtual_now()), inherits=True, presentations=(bytes(20_000),))
+        peers.endpoint.send(to, [Watch(number, "none", 0)], virtual_now(), trio.current_time(), {0: agent})
+        peers._carry_out()
+    await trio.sleep(0.5)
+    (peer,) = world.server._peers._peers.values()
+    sizes = [known.size for known, _ in peer.proof.agents.values()]
+    assert 0.9 * INTRODUCTIONS_BYTES < sum(sizes) == peer.proof.size <= INTRODUCTIONS_BYTES
 
 
 async def test_a_flood_of_agents_credentials_is_not_looked_at(world: World, autojump_clock: object) -> None:
