@@ -1,8 +1,9 @@
 """Streams: an agent's async generator in a task of its own, which takes turns with the agent's other work.
 
 The generator runs only while its task holds a turn of the agent: a worker gives the turn and waits until it comes back.
-Between two items the task waits for credit (a reader that is slow stops it) and then queues for the next turn, so the
-agent's state may change across a ``yield`` and never within. A generator that is left early is closed in a turn too.
+Between two items the task waits for credit (a reader that is slow stops it) and then queues for the next turn, unless
+nobody else wants one; so the agent's state may change across a ``yield`` and never within. A generator that is left
+early is closed in a turn too.
 """
 
 from abc import ABC, abstractmethod
@@ -161,6 +162,9 @@ class Producer:
                 item = await anext(generator)
                 handler.check_reply(item)
                 self.items.offer(item)
+                if self._keeps_turn():
+                    self._credit -= 1
+                    continue
                 self.turn.give_back()
                 await self._wait_credit()
                 if self.items.is_congested:
@@ -176,6 +180,15 @@ class Producer:
                     await self._wait_turn()
             speaker.set(self.turn.voice or cell)
             await generator.aclose()
+
+    def _keeps_turn(self) -> bool:
+        """Tell whether the next item can follow at once, since nobody waits for a turn: together they travel faster."""
+        cell, crew = self.belongings.cell, self.belongings.crew
+        goes_on = cell.state == "running" and not (self.belongings.clearing or self.scope.cancel_called)
+        keeps = goes_on and self._credit > 1 and not self.items.is_congested and not crew.queued()
+        if keeps:
+            crew.seen = -1  # an item more is progress, as a turn more is
+        return keeps
 
     async def _wait_credit(self) -> None:
         self._credit -= 1

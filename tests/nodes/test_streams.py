@@ -23,6 +23,7 @@ from autonomy_trio.fabric.peer import Peer
 from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, REPEAT_EVERY
 from autonomy_trio.messages import Untyped, encode_payload, message
 from autonomy_trio.testing import Faults, open_test_fabric
+from autonomy_trio.wire.constants import DATA
 from autonomy_trio.wire.entries import Cancel, Credit, Entry, Item, Open, Progress
 from tests.support.contract import Add, Count, Service
 from tests.support.net import Lose, Net, say
@@ -331,3 +332,11 @@ async def test_on_links_that_err_a_stream_is_whole_or_ends_in_an_error(seed: int
         made, ended = streamed(server.node)
         assert ended == (made > 0), "an opening that was lost began nothing, and what began has ended"
         assert not any(peer.feeding for peer in server.node._peers._peers.values())
+
+
+async def test_items_that_are_there_at_once_travel_together(pair: Pair, autojump_clock: object) -> None:
+    await pair.service.ask(Add(1))
+    before = pair.net.packets(DATA)
+    async with pair.service.stream(Count(800)) as numbers:
+        assert [number async for number in numbers] == list(range(800))
+    assert pair.net.packets(DATA) - before < 800 / 2, "items, and credit for them"
