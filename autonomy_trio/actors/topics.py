@@ -92,6 +92,9 @@ class Topics:
 
     def publish(self, topic: str, message: object, source: "Cell | None") -> None:
         """Queue a message for each subscriber; one that cannot take it loses it, which is a dead letter."""
+        if "/" in topic and not topic.startswith("#"):
+            msg = f"{topic!r} is a topic of another node, where its own agents alone publish: tell one of them"
+            raise UsageError(msg)
         check_topic(topic)
         for subscriber in list(self._outside.get(topic, ())):
             subscriber.take(message, source)

@@ -116,6 +116,12 @@ async def test_a_message_too_large_is_refused_before_it_is_sent(world: World, au
     counter = world.alice.ref(world.address, Counter)
     with pytest.raises(MessageError, match="a message has at most 131,072"):
         await counter.tell(Note("x" * 200_000))
+    for call in (counter.tell, counter.ask):
+        with pytest.raises(MessageError, match="a message has at most 131,072: send it in parts"):
+            await call(Note("x" * 100 * 1024 * 1024))  # type: ignore[arg-type]
+    with pytest.raises(MessageError, match="a message has at most 131,072"):
+        counter.tell_nowait(Note("x" * 100 * 1024 * 1024))
+    assert world.alice.statistics().peers == 0, "nothing of it was sent"
     with pytest.raises(MessageError, match="Add cannot be sent"):
         await counter.ask(Untyped("Add", {"amount": object()}))
 
