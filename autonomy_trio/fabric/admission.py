@@ -237,10 +237,11 @@ class Admission:
         """Take note of the credentials beside a node's record in a directory."""
         self.proofs.note(bundle, presentations, self.generation)
 
-    def must_ask(self, peer: Peer) -> bool:
-        """Tell whether a policy could forbid to send something to a node of which nothing is known yet."""
-        is_known = peer.proof is not None or self.proofs.away(peer.identifier, self.generation) is not None
-        return self.policies.restricts_sending and not is_known
+    def must_ask(self, peer: Peer, entry: Spoken) -> bool:
+        """Tell whether a message may not be sent to a node by what is known of it, which it could prove otherwise."""
+        if peer.proof is not None or not self.policies.restricts_sending:
+            return False
+        return not self._sending(peer, entry, sealed=True)[0].allowed
 
     @property
     def judges_sending(self) -> bool:
@@ -260,16 +261,7 @@ class Admission:
         """
         if not self.policies.restricts_sending:
             return None
-        proof = (
-            self.proofs.away(peer.identifier, self.generation)
-            if peer.proof is None
-            else self.proofs.of(peer, self.generation)
-        )
-        recipient = Principal(peer.name, peer.name) if proof is None else proof.principal
-        who = entry.sender
-        sender = Principal(self.voices.identifier(who) if isinstance(who, Voice) else self.name, self.name)
-        relay = None if sealed or peer.carrier is None else peer.carrier.pin
-        decision = self.policies.sending(sender, recipient, now=self.now(), relay=relay, sealed=sealed)
+        decision, sender = self._sending(peer, entry, sealed=sealed)
         self._record(decision, sender, SEND, PRINCIPAL, peer.name)
         if decision.allowed:
             return None
@@ -280,6 +272,18 @@ class Admission:
             DeadLetter(recipient_name, message, sender.id, "denied", printable(decision.reason))
         )
         return Denied(f"{message} was not sent to {peer.name}/{recipient_name}: {printable(decision.reason, 500)}")
+
+    def _sending(self, peer: Peer, entry: Spoken, *, sealed: bool) -> tuple[Decision, Principal]:
+        """Decide about what leaves, and say who sends it."""
+        if peer.proof is None:
+            proof = self.proofs.away(peer.identifier, self.generation)
+        else:
+            proof = self.proofs.of(peer, self.generation)
+        recipient = Principal(peer.name, peer.name) if proof is None else proof.principal
+        who = entry.sender
+        sender = Principal(self.voices.identifier(who) if isinstance(who, Voice) else self.name, self.name)
+        relay = None if sealed or peer.carrier is None else peer.carrier.pin
+        return self.policies.sending(sender, recipient, now=self.now(), relay=relay, sealed=sealed), sender
 
     def _record(self, decision: Decision, principal: Principal, action: str, agent: str, resource: str) -> None:
         if self.audit is not None:

@@ -140,8 +140,8 @@ class Judge(Protocol):
         """Whether `may_send` could refuse anything."""
         ...
 
-    def must_ask(self, peer: "Peer") -> bool:
-        """Tell whether what may be sent to a node depends on what is not known of it yet."""
+    def must_ask(self, peer: "Peer", entry: Spoken) -> bool:
+        """Tell whether a message may not be sent to a node by what is known of it, which it could prove otherwise."""
         ...
 
     def may_subscribe(self, peer: "Peer", entry: Subscribe, agent: Agent | None) -> bool:

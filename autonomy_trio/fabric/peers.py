@@ -259,9 +259,9 @@ class Peers:
                     await peer.wait_woken()
         return peer.bundle
 
-    def must_ask(self, node: bytes) -> bool:
-        """Tell whether a node must be asked for its credentials before anything may be sealed for it."""
-        return self.judge.must_ask(self._peers.get(node) or Peer(node))
+    def must_ask(self, node: bytes, entry: Tell) -> bool:
+        """Tell whether a node must be asked for its credentials before a message may be sealed for it."""
+        return self.judge.must_ask(self._peers.get(node) or Peer(node), entry)
 
     def may_send(self, node: bytes, entry: Tell) -> Denied | None:
         """Judge a message that is to leave sealed, by what its node has proven: why it may not, or None."""

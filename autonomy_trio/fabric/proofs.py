@@ -170,7 +170,7 @@ class Proofs:
         return proof
 
     def _remember_away(self, bundle: Bundle, proof: Proof) -> None:
-        self._away[bundle.identifier] = bundle.seq, proof
+        self._away[bundle.identifier] = bundle.seq, attrs.evolve(proof, passages={})
         self._away.move_to_end(bundle.identifier)
         if len(self._away) > MOST_AWAY:
             self._away.popitem(last=False)

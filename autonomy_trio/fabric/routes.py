@@ -128,9 +128,9 @@ class RemoteRef(OutsideRef[Any]):
         check_size(entry)
         node, durable = self._address.node, self._durable
         bundle = durable.bundle(node)
-        if bundle is None or self._peers.must_ask(node):
+        if bundle is None or self._peers.must_ask(node, entry):
             bundle = await self._peers.meet(node) or bundle
-        if bundle is None or self._peers.must_ask(node):
+        if bundle is None or self._peers.must_ask(node, entry):
             bundle = await durable.look_up(node) or bundle
         refusal = self._peers.may_send(node, entry)
         if refusal is not None:

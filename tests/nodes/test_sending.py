@@ -185,6 +185,25 @@ async def test_a_durable_message_waits_for_what_its_recipient_has_proven(
                 await bank.tell(Note("expired by now"), durable=True)
 
 
+@pytest.mark.usefixtures("at_once")
+async def test_a_recipient_that_had_proven_nothing_is_asked_again_when_it_is_back(
+    net: Net, policy: Path, tmp_path: Path, autojump_clock: object
+) -> None:
+    async with net.node(policy=policy, audit=tmp_path / "audit") as careful:
+        async with net.node([Bank], home=tmp_path / "server") as server:
+            bank = careful.ref(server.address("bank"), Bank)
+            with pytest.raises(Denied):
+                await bank.ask(Ping())
+        with pytest.raises(NotStored, match="was not sent"):
+            await bank.tell(Note("away"), durable=True)
+        async with net.node([Bank], home=tmp_path / "server") as server:
+            server.add_credential(careful.issue(server.identifier, team="payments"))
+            await bank.tell(Note("back"), durable=True)
+            await trio.sleep(1)
+        assert NOTES == ["back"]
+        assert (tmp_path / "audit").read_text().count("\n") == 3, "what was only looked at is not written down"
+
+
 @attrs.frozen
 class Live:
     """A session that stands between a node that judges and one whose credentials are looked at."""
