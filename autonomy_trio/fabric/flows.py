@@ -138,6 +138,10 @@ class Outflows:
         """Take what is to be asked now."""
         return [Blocked(name, flow.spending.last) for name, flow in _taken(self._asked)]
 
+    def drop_words(self) -> None:
+        """Ask nothing now: the other node cannot be reached; it is asked again while somebody waits."""
+        self._asked.clear()
+
     def forget(self) -> None:
         """Let nothing that has left count: whoever was to accept it has been restarted."""
         self._asked.clear()
@@ -264,6 +268,10 @@ class Inflows:
             self._uncredited -= flow.uncredited
             told.append(Accepted(name, flow.tell(), window))
         return told
+
+    def drop_words(self) -> None:
+        """Tell nothing now: the other node cannot be reached; it asks again while somebody waits there."""
+        self._due.clear()
 
     def _add(self, recipient: str) -> Granting:
         if len(self._flows) >= MOST_FLOWS:

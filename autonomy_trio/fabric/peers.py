@@ -592,6 +592,8 @@ class Peers:
             self._end(peer, reason)
         else:
             self._drop_waiting(peer, reason)
+            peer.outflows.drop_words()
+            peer.inflows.drop_words()
             self._expect(peer)
 
     def _end(self, peer: Peer, reason: str) -> None:

@@ -13,7 +13,7 @@ from autonomy_trio.errors import MailboxFull, NotDelivered
 from autonomy_trio.fabric import flows
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing import Faults, open_test_fabric
-from autonomy_trio.wire.constants import PEER_WINDOW_BYTES, WINDOW_BYTES
+from autonomy_trio.wire.constants import PEER_WINDOW_BYTES, WINDOW_BYTES, XX1
 from autonomy_trio.wire.entries import Accepted, Ask, Blocked, Open, Tell
 from tests.support.net import Lose, Net, World, say
 
@@ -516,3 +516,19 @@ async def test_words_about_flows_that_never_were_change_nothing(net: Net, autoju
         with trio.fail_after(1):
             await slow.tell(Put(2))
             assert await slow.ask(Look()) == [1, 2]
+
+
+async def test_words_about_credit_do_not_keep_a_node_knocking_at_one_that_has_gone(
+    net: Net, autojump_clock: object
+) -> None:
+    async with net.node([Slow]) as server, net.node() as user:
+        assert await user.ref(server.address("slow"), Slow).ask(Look()) == []
+        await trio.sleep(20)  # what is sent now must be preceded by a handshake
+        (peer,) = server._peers._peers.values()
+        net.loses = lambda frame: True
+        before = net.packets(XX1)
+        peer.inflows.asked(Blocked("slow", 1 << 33))
+        peer.wake()
+        await trio.sleep(100)
+        assert 1 <= net.packets(XX1) - before <= 10, "one handshake, repeated for 5 s"
+        assert not peer.inflows.has_words
