@@ -7,7 +7,7 @@ its own, bounded in bytes.
 
 import secrets
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -16,10 +16,11 @@ from typing import Final, final
 import attrs
 import trio
 
-from autonomy_trio.errors import CredentialError, IdentityError, LinkBroken, ProtocolError
+from autonomy_trio.errors import IdentityError, LinkBroken, ProtocolError
 from autonomy_trio.fabric.buckets import Places, TokenBucket
 from autonomy_trio.fabric.cluster import Cluster
 from autonomy_trio.fabric.directory import Directory
+from autonomy_trio.fabric.gate import Gate, Stay
 from autonomy_trio.fabric.links import FRAME_COST, PONG, Link, Listener, Outbox, attend, send_patiently
 from autonomy_trio.fabric.mailboxes import Desk, Mailboxes
 from autonomy_trio.fabric.passing import OVERLOADED, UNKNOWN
@@ -28,7 +29,6 @@ from autonomy_trio.fabric.store import Store as EnvelopeStore
 from autonomy_trio.fabric.store import Usage
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle, verify_bundle
-from autonomy_trio.trust.lists import LIST_FILE_BYTES_LIMIT
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.trust.watcher import Watcher
@@ -79,12 +79,6 @@ REGISTRATIONS: Final = (50.0, 500.0)
 
 TRAFFIC: Final = (32e6, 64e6)
 """Bytes a second from one node, and at once, `FRAME_COST` for each frame among them; who sends more is read slower."""
-
-SHOWS: Final = (1.0, 64.0)
-"""Credentials a second from one node after it has registered, and at once: each costs signature checks."""
-
-LISTS_EVERY: Final = 5.0
-"""Seconds between two looks at the revocation lists in the relay's home."""
 
 MOST_ADDRESSES: Final = 10_000
 """Addresses whose connections are counted."""
@@ -143,10 +137,7 @@ class _Member:
     outbox: Outbox
     scope: trio.CancelScope
     desk: Desk
-    guest: Guest
-    term: trio.CancelScope
-    """Ends when it is let in no more."""
-    shows: TokenBucket = attrs.field(factory=lambda: TokenBucket(*SHOWS))
+    stay: Stay
 
 
 @final
@@ -171,6 +162,7 @@ class Relay:
     _policy: RelayPolicy | None = attrs.field(default=None, alias="policy")
     _limits: RelayLimits = attrs.field(factory=RelayLimits)
     _parameters: Parameters = attrs.field(factory=Parameters)
+    _gate: Gate = attrs.field(init=False)
     _mailboxes: Mailboxes = attrs.field(init=False)
     _members: dict[bytes, _Member] = attrs.field(factory=dict[bytes, _Member], init=False)
     _arrivals: dict[str, TokenBucket] = attrs.field(factory=dict[str, TokenBucket], init=False)
@@ -181,20 +173,23 @@ class Relay:
     _turned_away: int = attrs.field(default=0, init=False)
     _forwarded: int = attrs.field(default=0, init=False)
     _refused: int = attrs.field(default=0, init=False)
-    _reviewed: int = attrs.field(default=0, init=False)
-    """The generation of the policy by which those that are registered were judged last."""
     _draining: bool = attrs.field(default=False, init=False)
     _unflushed: set[Outbox] = attrs.field(factory=set[Outbox], init=False)
     """To where something was put since the message that is taken began."""
     _left: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot, init=False)
 
     def __attrs_post_init__(self) -> None:
+        self._gate = Gate(self._policy, self._vault.identifier, self._now)
         self._mailboxes = Mailboxes(self._store, self._now)
         if self._cluster is None:
             self._directory = Directory(self._now)
         else:
             self._directory = Directory(self._now, self._cluster.publish)
             self._cluster.join(self)
+
+    async def obey_lists(self, folder: Path) -> None:
+        """Obey the revocation lists in a folder, and those that come into it, until cancelled."""
+        await self._gate.obey_lists(folder)
 
     async def serve(self, listener: Listener) -> None:
         """Serve every link that a listener accepts, until cancelled."""
@@ -308,11 +303,10 @@ class Relay:
         Raises:
             LinkBroken, ProtocolError: it left, took too long, or did not prove what it must.
         """
-        issuers = () if self._policy is None else self._policy.issuers
         try:
             with trio.move_on_after(self._limits.register_within):
                 nonce = secrets.token_bytes(KEY_BYTES)
-                hello = make_hello(self._vault, nonce, issuers, self._now())
+                hello = make_hello(self._vault, nonce, self._gate.issuers, self._now())
                 await link.send(join_frames([hello]))
                 register = _only(split_frames(await link.receive()))
                 answer, bundle = verify_register(register, hello, self._now())
@@ -321,64 +315,12 @@ class Relay:
                     self._watcher.see(bundle.history)
                 except IdentityError as error:
                     raise ProtocolError(str(error)) from None
-                guest = self._admitted(bundle, answer.presentations)
+                guest = self._gate.admit(bundle, answer.presentations)
                 welcome = make_welcome(self._vault, hello, register, self._parameters)
                 return _Registration(bundle, Connection(nonce, answer.nonce), welcome, guest)
         finally:
             self._unregistered.free(link.remote)
         raise LinkBroken(f"it did not register in {self._limits.register_within} s")
-
-    def _admitted(self, bundle: Bundle, presentations: Sequence[bytes]) -> Guest:
-        if self._policy is None:
-            return Guest(bundle)
-        try:
-            return self._policy.admit(bundle, presentations, self._vault.identifier, self._now())
-        except CredentialError as error:
-            _log.info("node not let in", node=format_identifier(bundle.identifier), why=str(error))
-            raise LinkBroken("it may not register") from None
-        finally:
-            self._review()
-
-    def _review(self) -> None:
-        """Judge the nodes that are registered again, where something was learned of an issuer."""
-        policy = self._policy
-        if policy is None or policy.generation == self._reviewed:
-            return
-        self._reviewed = policy.generation
-        for member in list(self._members.values()):
-            self._judge(member, lambda guest: policy.judge_again(guest, self._vault.identifier, self._now()))
-
-    def _judge(self, member: _Member, judge: Callable[[Guest], None]) -> None:
-        """Judge a node that is registered; one that may not be any more is let go."""
-        try:
-            judge(member.guest)
-        except CredentialError as error:
-            _log.info("node not let in any more", node=format_identifier(member.identifier), why=str(error))
-            member.scope.cancel()
-        else:
-            member.term.deadline = self._deadline(member.guest)
-
-    def _deadline(self, guest: Guest) -> float:
-        return trio.current_time() + max(0.0, guest.until - self._now())
-
-    async def obey_lists(self, folder: Path) -> None:
-        """Obey the revocation lists in a folder, and those that come into it, until cancelled."""
-        known: dict[Path, str] = {}
-        while self._policy is not None:
-            found = await trio.to_thread.run_sync(_texts_in, folder)
-            for file, text in found.items():
-                if known.get(file) != text:
-                    self._obey(file, text)
-            known = found
-            await trio.sleep(LISTS_EVERY)
-
-    def _obey(self, file: Path, text: str) -> None:
-        assert self._policy is not None  # noqa: S101 - else no list counts
-        try:
-            self._policy.obey(text, self._now())
-        except CredentialError as error:
-            _log.warning("revocation list not obeyed", file=str(file), why=str(error))
-        self._review()
 
     async def _attend(self, link: Link, registration: _Registration) -> None:
         """Forward for one node until its connection ends, or a newer one registers its identity.
@@ -392,9 +334,7 @@ class Relay:
         async with trio.open_nursery() as nursery:
             outbox = Outbox(self._outbox_bytes)
             desk = self._mailboxes.open_desk(bundle, registration.connection, outbox, nursery)
-            guest = registration.guest
-            member = _Member(identifier, link, outbox, nursery.cancel_scope, desk, guest, trio.CancelScope())
-            member.term.deadline = self._deadline(guest)
+            member = _Member(identifier, link, outbox, nursery.cancel_scope, desk, Stay(registration.guest))
             earlier = self._members.get(identifier)
             if earlier is not None:
                 earlier.scope.cancel()
@@ -405,7 +345,7 @@ class Relay:
             _log.debug("node attached", node=format_identifier(identifier), address=link.remote)
             try:
                 nursery.start_soon(self._write, member, registration.welcome)
-                with member.term:
+                with self._gate.inside(member.stay):
                     await self._read(member)
             except (LinkBroken, ProtocolError) as error:
                 failure = error
@@ -462,10 +402,10 @@ class Relay:
             case Pong():
                 pass
             case Show():
-                self._show(member, frame)
-            case Store() if not self._may_store(member, frame.destination):
+                self._gate.show(member.stay, frame.presentations)
+            case Store() if not self._gate.may_store(member.stay, frame.destination):
                 member.desk.refuse(frame, "denied")
-            case Publish() if not self._may_publish(member):
+            case Publish() if not self._gate.may_publish(member.stay):
                 _log.debug("record not listed: its node may not publish", node=format_identifier(member.identifier))
             case Lookup(node=bytes() as node) if self._cluster is not None and not self._directory.knows(node):
                 self._cluster.fetch_bundle(node, partial(self._consult, member, frame))
@@ -477,21 +417,6 @@ class Relay:
     def _consult(self, member: _Member, frame: Publish | Lookup) -> None:
         if (answer := self._directory.take(member.identifier, frame)) is not None:
             member.outbox.put(join_frames([encode_frame(answer)]))
-
-    def _may_publish(self, member: _Member) -> bool:
-        policy = self._policy
-        return policy is None or policy.may_publish(member.guest, self._vault.identifier, self._now())
-
-    def _may_store(self, member: _Member, destination: bytes) -> bool:
-        policy = self._policy
-        return policy is None or policy.may_store(member.guest, destination, self._vault.identifier, self._now())
-
-    def _show(self, member: _Member, frame: Show) -> None:
-        policy = self._policy
-        if policy is not None and member.shows.try_take(len(frame.presentations), trio.current_time()):
-            relay, now = self._vault.identifier, self._now()
-            self._judge(member, lambda guest: policy.show(guest, frame.presentations, relay, now))
-            self._review()
 
     def _forward(self, sender: _Member, frame: Send) -> None:
         destination = self._members.get(frame.destination)
@@ -512,12 +437,3 @@ def _only(frames: list[bytes]) -> bytes:
     if len(frames) != 1:
         raise ProtocolError("a node registers with one frame and waits for WELCOME")
     return frames[0]
-
-
-def _texts_in(folder: Path) -> dict[Path, str]:
-    """Read the files of a folder; one that is none, or too long, is an empty text, which is no list."""
-    texts: dict[Path, str] = {}
-    for file in sorted(folder.iterdir()) if folder.is_dir() else ():
-        with suppress(OSError, UnicodeDecodeError), file.open("rb") as opened:
-            texts[file] = opened.read(LIST_FILE_BYTES_LIMIT).decode("ascii")
-    return texts

@@ -9,7 +9,7 @@ import trio.testing
 
 from autonomy_trio import open_node
 from autonomy_trio.errors import ConfigurationError, CredentialError, LinkBroken, PolicyError, RelayRefused
-from autonomy_trio.fabric import relay as relay_module
+from autonomy_trio.fabric import gate
 from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.links import Link
 from autonomy_trio.fabric.relay import Relay
@@ -205,7 +205,7 @@ async def test_a_revocation_that_a_registered_node_shows_later_counts_at_once(
 async def test_a_list_in_the_relays_home_is_obeyed_when_it_comes(
     near: Neighbourhood, authority: Vault, nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(relay_module, "LISTS_EVERY", 0.01)
+    monkeypatch.setattr(gate, "LISTS_EVERY", 0.01)
     lists, node = tmp_path / "lists", Vault.in_memory()
     credential = says(authority, node)
     revoked = await register(near, node, credential)
