@@ -38,10 +38,16 @@ async def open_listeners(address: ListenAddress, option: str) -> tuple[list[trio
     return listeners, attrs.evolve(address, port=int(listeners[0].socket.getsockname()[1]))
 
 
-def system_reason(error: OSError) -> str:
-    """Return the system's words for why a connection failed, of the first attempt where there were several."""
-    cause: BaseException = error.__cause__ or error
+def first_cause(error: BaseException) -> BaseException:
+    """Return why a connection failed at its first attempt, where there were several."""
+    cause = error.__cause__ or error
     while isinstance(cause, BaseExceptionGroup):
         cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    return cause
+
+
+def system_reason(error: BaseException) -> str:
+    """Return the system's words for why a connection failed."""
+    cause = first_cause(error)
     number = cause.errno if isinstance(cause, OSError) else None
     return os.strerror(number).lower() if number else "the connection failed"

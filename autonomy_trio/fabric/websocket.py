@@ -19,7 +19,7 @@ import re
 import socket
 import ssl
 from collections.abc import Awaitable, Callable
-from typing import Final, Literal, cast, final
+from typing import Final, Literal, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -33,7 +33,7 @@ from autonomy_trio.fabric import rfc6455
 from autonomy_trio.fabric.addresses import ListenAddress
 from autonomy_trio.fabric.buckets import Places
 from autonomy_trio.fabric.links import MOST_MESSAGE, Link
-from autonomy_trio.fabric.listening import open_listeners
+from autonomy_trio.fabric.listening import first_cause, open_listeners, system_reason
 from autonomy_trio.logs import get_log
 
 MOST_UPGRADING: Final = 1024
@@ -333,16 +333,13 @@ async def _secure(stream: trio.abc.Stream, host: str) -> trio.abc.Stream:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the system's words for why a connection failed, of the first attempt where there were several."""
-    cause = error.__cause__ or error
-    while isinstance(cause, BaseExceptionGroup):
-        cause = cast("BaseExceptionGroup[BaseException]", cause).exceptions[0]
+    """Return why a connection failed, in the words of the system or of TLS."""
+    cause = first_cause(error)
     if isinstance(cause, ssl.SSLCertVerificationError):
         return cause.verify_message
     if isinstance(cause, ssl.SSLError):
         return "what answers there speaks no TLS"
-    number = cause.errno if isinstance(cause, OSError) else None
-    return os.strerror(number).lower() if number else "the connection failed"
+    return system_reason(cause)
 
 
 async def _upgrade(stream: trio.abc.Stream, host: str) -> WebSocketLink:
