@@ -5,6 +5,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,6 +32,7 @@ BULK: Final = Row("one-way, against batches made by hand over raw trio TCP with 
 BATCHED: Final = Row("batched, against one message per envelope", "messages/s", least=12, aim=15)
 NATS_ASK: Final = Row("ask, 256 at once, against NATS request and reply", "asks/s", least=1, aim=1.5)
 ONE_ASK: Final = Row("ask, one at a time, against an echo over raw trio TCP", "asks/s", least=1 / 2.5, aim=1 / 1.8)
+SEALED_ASK: Final = Row("ask, one at a time, against such an echo signed and encrypted both ways", "asks/s")
 FRAMES: Final = Row("relay: 16 KiB frames for a second of CPU", "frames/s", least=1 / 2.5, aim=1 / 1.6)
 IDLE_BYTES: Final = Row("relay: memory of an idle connection", "KiB", "value at most", least=24, aim=12)
 SLOW: Final = Row("relay: memory for a slow reader, 10,000 packets undelivered", "MiB", "value at most", least=8, aim=6)
@@ -90,12 +92,14 @@ def messages(processes: Around, server: nats.Server, repetitions: int, scale: in
         lambda: server.rate("ask", asks),
     )
     yield server.result(NATS_ASK, value, theirs)
-    value, raw = interleave(
+    value, raw, sealed = interleave(
         repetitions,
         lambda: trio.run(linked.median_ask, url, ASKED_SINGLY * scale),
         lambda: trio.run(wires.median_echo, port, ASKED_SINGLY * scale),
+        lambda: trio.run(partial(wires.median_echo, sealed=True), port, ASKED_SINGLY * scale),
     )
     yield Result(ONE_ASK, value, raw)
+    yield Result(SEALED_ASK, value, sealed)
 
 
 @contextmanager

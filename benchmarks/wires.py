@@ -141,24 +141,33 @@ async def in_bulk(port: int, messages: int) -> float:
     return messages / spent.seconds
 
 
-async def median_echo(port: int, requests: int) -> float:
-    """Send a message and wait for it to come back, one at a time; return how many of the median one a second has."""
+async def median_echo(port: int, requests: int, *, sealed: bool = False) -> float:
+    """Send a message and wait for it to come back, one at a time; return how many of the median one a second has.
+
+    Args:
+        port: the forwarder's.
+        requests: how many.
+        sealed: whether each is signed and encrypted, both ways; else it is plain.
+    """
+    crypto = Crypto()
+    close, open_ = (crypto.seal, crypto.open) if sealed else (bytes, bytes)
     taken: collections.deque[float] = collections.deque()
     async with both(port) as (near, far), trio.open_nursery() as nursery:
 
         async def echo() -> None:
             frames = forwarder.Frames(far)
             while (found := await frames.next()) is not None:
-                await far.send_all(forwarder.frame(NEAR, found[1]))
+                await far.send_all(forwarder.frame(NEAR, close(open_(found[1]))))
 
         nursery.start_soon(echo)
         answers = forwarder.Frames(near)
         for _ in range(requests):
             start = time.perf_counter()
-            await near.send_all(forwarder.frame(FAR, bytes(SIZE)))
+            await near.send_all(forwarder.frame(FAR, close(bytes(SIZE))))
             answer = await answers.next()
+            opened = b"" if answer is None else open_(answer[1])
             taken.append(time.perf_counter() - start)
-            check("bytes of an answer", 0 if answer is None else len(answer[1]), SIZE)
+            check("bytes of an answer", len(opened), SIZE)
         nursery.cancel_scope.cancel()
     return 1 / statistics.median(taken)
 

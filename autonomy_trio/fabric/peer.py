@@ -423,8 +423,7 @@ class Peer:
     def post(self, entry: Entry, size: int | None = None) -> None:
         """Let an entry wait to leave; `size` is what `entry_size` said of it, where that is known."""
         self.put(entry, size)
-        if self._sender:
-            self._sender.unpark_all()
+        self.wake()
 
     def put(self, entry: Entry, size: int | None = None) -> None:
         """Do what `post` does, for one who calls `send_now` then."""
@@ -499,7 +498,8 @@ class Peer:
 
     def wake(self) -> None:
         """Let the sending task look again."""
-        self._sender.unpark_all()
+        if self._sender:
+            self._sender.unpark_all()
 
     async def wait_woken(self) -> None:
         """Wait for `wake` or `post`."""

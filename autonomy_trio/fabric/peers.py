@@ -397,10 +397,12 @@ class Peers:
 
         Not while events are carried out, for a packet among them may have a lower counter.
         """
-        is_alone = len(peer.waiting) == 1 and len(peer.asked) + len(peer.served) <= FEW
-        is_clear = peer.carrier is not None and peer.carrier.is_clear and self._is_ready(peer)
-        if not (is_alone and is_clear and not self._is_carrying and self._send_batch(peer)):
+        is_alone = len(peer.waiting) == 1 and len(peer.asked) + len(peer.served) <= FEW and not self._is_carrying
+        if not (is_alone and self._is_clear(peer) and self._send_batch(peer)):
             peer.wake()
+
+    def _is_clear(self, peer: Peer) -> bool:
+        return peer.carrier is not None and peer.carrier.is_clear and self._is_ready(peer)
 
     async def _connect(self, peer: Peer) -> None:
         """See that a handshake runs, and wait until something has changed."""
@@ -457,7 +459,7 @@ class Peers:
 
     def _spoken(self, peer: Peer, batch: list[Entry]) -> tuple[list[Entry], Mapping[int, Speaker], list[Entry]]:
         """Return what may leave, its speakers by position, and what is to wait; replies follow their asks."""
-        if not self.judge.judges_sending and not any(type(getattr(entry, "sender", 0)) is Voice for entry in batch):
+        if not self.judge.judges_sending and not self.voices:  # nor has an agent ever spoken
             return batch, {}, []
         kept: list[Entry] = []
         speakers: dict[int, Speaker] = {}

@@ -42,6 +42,7 @@ def test_a_run_writes_every_row_and_says_what_is_missing(tmp_path: Path) -> None
         network.BATCHED.workload,
         network.NATS_ASK.workload + without,
         network.ONE_ASK.workload,
+        network.SEALED_ASK.workload,
         network.FRAMES.workload,
         network.IDLE_BYTES.workload,
         network.SLOW.workload,
