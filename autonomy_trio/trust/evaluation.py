@@ -125,7 +125,8 @@ class Evaluator:
         verdict = found.verdict(answer.matched, early=early)
         if verdict is None:
             return None
-        rules = [found.rules[name] for name in answer.matched]
+        matched = set(answer.matched)  # Cedar names them in no order; the first one there is, is the one to name
+        rules = [rule for name, rule in found.rules.items() if name in matched]
         permits = [rule for rule in rules if rule.effect == "permit"]
         forbids = [rule for rule in rules if rule.effect == "forbid" and not (early and rule.reads_message)]
         if verdict:
