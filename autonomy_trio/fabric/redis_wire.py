@@ -2,6 +2,7 @@
 
 import importlib
 import re
+import socket
 import ssl
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -12,6 +13,7 @@ import attrs
 import trio
 
 from autonomy_trio.errors import ConfigurationError
+from autonomy_trio.fabric.listening import first_cause, system_reason
 from autonomy_trio.logs import printable
 
 if TYPE_CHECKING:
@@ -168,9 +170,11 @@ async def connect(address: RedisAddress) -> Wire:
     except trio.TooSlowError:
         why = f"it did not answer in {CONNECT_LIMIT:g} s"
     except trio.BrokenResourceError as error:
-        why = f"TLS was not agreed on: {printable(str(error.__cause__))}"
+        why = f"TLS was not agreed on: {printable(str(first_cause(error)))}"
+    except socket.gaierror:
+        why = "nothing has that name"
     except OSError as error:
-        why = (error.strerror or str(error)).lower()
+        why = system_reason(error)
     raise RedisLost(why)
 
 

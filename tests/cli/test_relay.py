@@ -1,5 +1,6 @@
 """``relay``: what it prints, how it ends, and that nodes come back to it."""
 
+import re
 import signal
 import urllib.request
 from pathlib import Path
@@ -14,7 +15,7 @@ from autonomy_trio.trust.anchors import Anchor, to_toml
 from autonomy_trio.trust.vault import Vault
 from tests.cli.conftest import Call, Served, credential_for
 from tests.support.neighbours import eventually
-from tests.support.processes import PATIENCE, Process, environment, free_port, serving_node
+from tests.support.processes import PATIENCE, Process, environment, free_port, run_once, serving_node
 
 COME_BACK = 60.0
 """Seconds in which a test sees the nodes back after a relay was killed; what was promised is 10."""
@@ -160,3 +161,15 @@ def test_a_policy_that_cannot_be_right_is_one_sentence(call: Call, tmp_path: Pat
 def fetch(url: str) -> str:
     with urllib.request.urlopen(url, timeout=PATIENCE) as response:
         return str(response.read().decode())
+
+
+def test_a_redis_that_is_not_there_is_named_in_one_sentence_without_its_password(tmp_path: Path) -> None:
+    store = f"redis://:hunter2@127.0.0.1:{free_port()}/0"
+    found = run_once(
+        *("relay", "--listen", "127.0.0.1:0", "--home", str(tmp_path / "relay")),
+        env=environment(tmp_path, AUTONOMY_STORE=store),
+    )
+    assert found.returncode == 2
+    assert re.fullmatch(
+        r"Error: redis://127.0.0.1:\d+/0 cannot be used \(connection refused\): is it running there\?\n", found.stderr
+    )

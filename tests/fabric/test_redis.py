@@ -238,7 +238,7 @@ async def test_what_is_no_server_is_said_to_be_none(nursery: trio.Nursery, answe
 
 async def test_a_server_that_is_not_there_is_named() -> None:
     port = free_port()
-    words = f"127.0.0.1:{port}/0 cannot be used .*: is it running"
+    words = f"127.0.0.1:{port}/0 cannot be used .connection refused.: is it running"
     with pytest.raises(ConfigurationError, match=words), single_error():
         async with open_store(f"redis://127.0.0.1:{port}/0"):
             pass
@@ -265,12 +265,18 @@ async def test_a_server_is_reached_by_tls_where_its_certificate_is_trusted(
     start = partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1")
     (listener,) = await nursery.start(start)
     address = RedisAddress.parse(f"rediss://localhost:{listener.transport_listener.socket.getsockname()[1]}")
-    with pytest.raises(ConfigurationError, match="TLS was not agreed on"), single_error():
+    with pytest.raises(ConfigurationError, match="TLS was not agreed on: .*self-signed"), single_error():
         async with open_redis(address):
             pass
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
     async with open_redis(address) as redis:
         assert await redis.do(("ECHO", b"x" * 100_000)) == [b"x" * 100_000]
+
+
+async def test_a_name_that_nothing_has_is_said_so() -> None:
+    with pytest.raises(ConfigurationError, match="nothing has that name"), single_error():
+        async with open_redis(RedisAddress("no-such-host.invalid")):
+            pass
 
 
 async def test_a_server_without_tls_is_told_apart(server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
