@@ -1,5 +1,6 @@
 """What relays on one Redis promise: a node at one reaches a node at another, and what is stored is everybody's."""
 
+import signal
 from collections.abc import Callable, Generator
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import pytest
 import trio
 
 from autonomy_trio.fabric import cluster as cluster_module
-from autonomy_trio.fabric import passing
+from autonomy_trio.fabric import passing, redis_wire
 from autonomy_trio.fabric.cluster import Cluster
 from autonomy_trio.fabric.cluster_words import EVERYBODY, channel_of
 from autonomy_trio.fabric.redis_store import MAIL
@@ -401,3 +402,40 @@ async def test_bundles_that_are_kept_are_bounded_and_the_oldest_go(site: Site, m
     await until(lambda: not one.cluster._unsaid)
     assert site.server.say("ZCARD", "autonomy:1:bundles") == b":2\r\n"
     assert sum(site.server.say("EXISTS", f"autonomy:1:bundle:{each.id.hex()}") == b":1\r\n" for each in nodes) == 2
+
+
+async def test_what_was_under_way_when_redis_fell_silent_is_said_to_be_refused(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(redis_wire, "ANSWER_LIMIT", 0.5)
+    monkeypatch.setattr(redis_wire, "PING_EVERY", 0.1)
+    one, two = await site.relay(), await site.relay()
+    alice, bob, carol = await one.neighbour(), await two.neighbour(), await two.neighbour()
+    await alice.send(bob.id, PACKET)
+    assert await hear(bob) == Deliver(alice.id, PACKET)
+    site.server.signal(signal.SIGSTOP)
+    await alice.send(bob.id, PACKET)  # where he is, is remembered
+    await alice.send(carol.id, PACKET)  # where she is, is looked for
+    said = [await hear(alice), await hear(alice)]
+    assert all(frame in said for frame in (Nack("other relays away", bob.id), Nack("other relays away", carol.id)))
+    site.server.signal(signal.SIGCONT)
+
+
+async def test_a_node_that_comes_here_while_it_is_looked_for_gets_what_is_for_it(site: Site) -> None:
+    one = await site.relay()
+    alice, vault = await one.neighbour(), Vault.in_memory()
+    site.server.signal(signal.SIGSTOP)
+    await alice.send(vault.identifier, PACKET)
+    way = one.cluster._passing
+    assert way is not None
+    await until(lambda: vault.identifier in way._seeking)
+    async with trio.open_nursery() as nursery:
+        came: list[Neighbour] = []
+
+        async def come() -> None:
+            came.append(await one.neighbour(vault))
+
+        nursery.start_soon(come)
+        await until(lambda: vault.identifier in one.relay.attached)
+        site.server.signal(signal.SIGCONT)
+    assert await hear(came[0]) == Deliver(alice.id, PACKET)

@@ -265,7 +265,7 @@ async def test_a_server_is_reached_by_tls_where_its_certificate_is_trusted(
     start = partial(trio.serve_ssl_over_tcp, serve, 0, context, host="127.0.0.1")
     (listener,) = await nursery.start(start)
     address = RedisAddress.parse(f"rediss://localhost:{listener.transport_listener.socket.getsockname()[1]}")
-    with pytest.raises(ConfigurationError, match="TLS was not agreed on: .*self-signed"), single_error():
+    with pytest.raises(ConfigurationError, match=r"TLS was not agreed on: .*self-signed"), single_error():
         async with open_redis(address):
             pass
     monkeypatch.setenv("SSL_CERT_FILE", str(CERTIFICATE))
