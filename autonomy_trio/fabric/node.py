@@ -23,6 +23,7 @@ from autonomy_trio.fabric.enrolment import Enrolled, Enrolment
 from autonomy_trio.fabric.finding import Finding, FoundAgent
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.routes import RemoteRef
+from autonomy_trio.fabric.sealing import Sealing
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.attributes import AttributeValue
 from autonomy_trio.trust.authority import open_authority
@@ -99,6 +100,7 @@ class Node:
     _peers: Peers
     _attachments: Attachments
     _durable: Durable
+    _sealing: Sealing
     _wallet: Wallet
     _now: Callable[[], float]
     _read_trust: Callable[[], Trust]
@@ -192,7 +194,7 @@ class Node:
             self._peers,
             self._runtime,
             attach,
-            self._durable,
+            self._sealing,
             self._attachments.depots,
             declared(agent),
         )

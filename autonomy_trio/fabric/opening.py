@@ -40,6 +40,7 @@ from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers import Peers
 from autonomy_trio.fabric.proofs import Proofs
 from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.sealing import Sealing
 from autonomy_trio.fabric.stores import Keeping, open_store
 from autonomy_trio.fabric.topics import Subscriptions
 from autonomy_trio.fabric.voices import Voices
@@ -265,13 +266,10 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         vault,
         histories,
         admission,
-        voices,
         runtime,
         ground.memories,
         ground.network,
-        lambda: wallet.shown(now()),
         now,
-        lambda node: finding.look_up(node),  # noqa: PLW0108 - it is made from this
     )
     attachments = Attachments(
         vault,
@@ -296,6 +294,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         attachments.show,
     )
     finding = Finding(vault, runtime, admission, wallet, histories, attachments, now, published)
+    sealing = Sealing(vault, admission, voices, ground.memories, lambda: wallet.shown(now()), now, finding.look_up)
     node = Node(
         runtime,
         vault,
@@ -303,6 +302,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         peers,
         attachments,
         durable,
+        sealing,
         wallet,
         now,
         ground.trust.read,
@@ -313,7 +313,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     subscriptions = Subscriptions(runtime, admission, peers, voices, ground.network, attachments.attach_soon)
     runtime.topics.elsewhere = subscriptions.subscribe
     peers.reception.subscriber = subscriptions.subscriber
-    peers.met = lambda bundle: ground.network.start_soon(durable.meet, bundle)
+    peers.met = lambda bundle: ground.network.start_soon(sealing.meet, bundle)
     attachments.on_records = finding.take
     runtime.address_of, runtime.resolver = node.address, cast("Any", node.ref)
     runtime.know = lambda spec: admission.know([spec])

@@ -16,10 +16,10 @@ from autonomy_trio.actors.spec import Spec
 from autonomy_trio.actors.streams import CREDIT
 from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageError
 from autonomy_trio.fabric.addresses import Address, RelayAddress
-from autonomy_trio.fabric.durable import Depot, Durable
 from autonomy_trio.fabric.outcomes import Expected
 from autonomy_trio.fabric.peer import OpenAsk
 from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.fabric.sealing import Depot, Sealing
 from autonomy_trio.messages import Untyped, encode_payload, item_type, reply_type, wire_name
 from autonomy_trio.wire.constants import LARGEST_NUMBER, NAME_CHARACTERS
 from autonomy_trio.wire.entries import Ask, Open, Tell, check_size
@@ -43,7 +43,7 @@ class RemoteRef(OutsideRef[Any]):
     _peers: Peers = attrs.field(repr=False, eq=False)
     _runtime: Runtime = attrs.field(repr=False)
     _attach: Callable[[RelayAddress], None] = attrs.field(repr=False, eq=False)
-    _durable: Durable = attrs.field(repr=False, eq=False)
+    _sealing: Sealing = attrs.field(repr=False, eq=False)
     _depots: Callable[[RelayAddress | None], Sequence[Depot]] = attrs.field(repr=False, eq=False)
     """Where something for a node can be stored, given the relay in its address."""
     _spec: Spec | None = attrs.field(default=None, repr=False, eq=False)
@@ -126,12 +126,12 @@ class RemoteRef(OutsideRef[Any]):
 
     async def _store(self, entry: Tell) -> None:
         check_size(entry)
-        node, durable = self._address.node, self._durable
-        bundle = durable.bundle(node)
+        node, sealing = self._address.node, self._sealing
+        bundle = sealing.bundle(node)
         if bundle is None or self._peers.must_ask(node, entry):
             bundle = await self._peers.meet(node) or bundle
         if bundle is None or self._peers.must_ask(node, entry):
-            bundle = await durable.look_up(node) or bundle
+            bundle = await sealing.look_up(node) or bundle
         refusal = self._peers.may_send(node, entry)
         if refusal is not None:
             raise NotStored(str(refusal))
@@ -140,7 +140,7 @@ class RemoteRef(OutsideRef[Any]):
                 f"{entry.name} was not stored for {self.address}: its node is away, was never met from here, and is not"
                 " known to the relays, so no key is known to seal it with; ask it something once while it is there"
             )
-        await durable.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
+        await sealing.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 
     def _tell(self, message: object) -> Tell:
         recipient, name, payload = _checked(self._address.agent), _name(message), encode_payload(message)

@@ -18,9 +18,9 @@ from autonomy_trio.errors import NotStored
 from autonomy_trio.fabric import durable
 from autonomy_trio.fabric.addresses import Address
 from autonomy_trio.fabric.directory import Directory
-from autonomy_trio.fabric.durable import Durable
 from autonomy_trio.fabric.journal import Journal, StoreFailed
 from autonomy_trio.fabric.routes import RemoteRef
+from autonomy_trio.fabric.sealing import Sealing
 from autonomy_trio.fabric.store import Envelope, MemoryStore, Quota, Store
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing.node import virtual_now
@@ -298,7 +298,7 @@ async def test_a_relay_that_lies_about_a_nodes_keys_has_nothing_sealed_for_anoth
     tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch, lie: str
 ) -> None:
     async with open_world(tmp_path / "shop") as world, world.net.node() as stranger:
-        bundle = world.alice._durable.bundle(Address.parse(world.address).node)
+        bundle = world.alice._sealing.bundle(Address.parse(world.address).node)
         assert bundle is not None
         encoded = {
             "of another node": Vault.in_memory().bundle(virtual_now()),
@@ -629,8 +629,8 @@ async def test_an_envelope_costs_no_more_signatures_than_eight_agents_do(
         agents = [Speaker(vault.introduce(str(number), virtual_now()), inherits=True) for number in range(20)]
         introduced: list[Any] = [each.entry(index) for index, each in enumerate(agents, 1)]
         tells = [Tell("till", "Pay", encode_payload(Pay(index)), index, 0) for index in range(1, 21) for _ in range(3)]
-        addressed = Durable._addressed
-        monkeypatch.setattr(Durable, "_addressed", lambda self, entry: [*introduced, *addressed(self, entry), *tells])
+        addressed = Sealing._addressed
+        monkeypatch.setattr(Sealing, "_addressed", lambda self, entry: [*introduced, *addressed(self, entry), *tells])
         route = world.till
         assert isinstance(route, RemoteRef)
         await route._store(Tell("till", "Pay", encode_payload(Pay(0)), 0, 0))
@@ -649,8 +649,8 @@ async def test_an_agent_that_was_not_introduced_says_nothing_in_a_sealed_envelop
         whose = vault if introductions == "of another node" else world.alice._vault
         introduced = Speaker(whose.introduce("till", virtual_now()), inherits=True).entry(7)
         given: list[SealedEntry] = [introduced] * {"none": 0, "of another node": 1, "two": 2}[introductions]
-        addressed = Durable._addressed
-        monkeypatch.setattr(Durable, "_addressed", lambda self, entry: [*given, *addressed(self, entry)])
+        addressed = Sealing._addressed
+        monkeypatch.setattr(Sealing, "_addressed", lambda self, entry: [*given, *addressed(self, entry)])
         route = world.till
         assert isinstance(route, RemoteRef)
         await route._store(Tell("till", "Pay", encode_payload(Pay(1)), 7, 0))
