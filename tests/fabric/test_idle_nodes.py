@@ -22,7 +22,7 @@ IDLE: Final = 2000
 ADDRESSES: Final = 8
 """Network addresses that they come from, for a relay bounds what comes from one."""
 AT_ONCE: Final = 50
-PATIENCE: Final = 300.0
+PATIENCE: Final = 200.0
 LEAST_BYTES: Final = 24 * 1024
 """What a connection may cost a relay, as `python -m benchmarks network` measures it; it is doubled here."""
 

@@ -1,5 +1,7 @@
 """Plain TCP, where strangers write their bytes by hand."""
 
+import socket
+import struct
 import tracemalloc
 from collections.abc import MutableMapping
 from contextlib import suppress
@@ -121,7 +123,7 @@ async def test_a_stranger_that_says_nothing_is_dropped(server: Server, nursery: 
 
 async def test_a_reset_connection_is_let_go(server: Server, nursery: trio.Nursery) -> None:
     stream = await server.dial()
-    stream.setsockopt(1, 13, b"\x01\x00\x00\x00\x00\x00\x00\x00")  # SO_LINGER of 0 s: closing resets
+    stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))  # closing resets
     await trio.aclose_forcefully(stream)
     await server.wait_alone()
     await server.check_goes_on(nursery)
