@@ -1,6 +1,7 @@
 """Credit between nodes: a full mailbox over there holds back whoever sends to it, and nobody else."""
 
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -8,11 +9,14 @@ import pytest
 import trio
 from attrs import field, frozen
 
-from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, Stream, agent, on
+from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, Stream, agent, on, open_node
 from autonomy_trio.errors import MailboxFull, NotDelivered
 from autonomy_trio.fabric import flows
+from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.peer import Carrier
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing import Faults, open_test_fabric
+from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.wire.constants import PEER_WINDOW_BYTES, WINDOW_BYTES, XX1
 from autonomy_trio.wire.entries import Accepted, Ask, Blocked, Open, Tell
 from tests.support.net import Lose, Net, World, say
@@ -532,3 +536,47 @@ async def test_words_about_credit_do_not_keep_a_node_knocking_at_one_that_has_go
         await trio.sleep(100)
         assert 1 <= net.packets(XX1) - before <= 10, "one handshake, repeated for 5 s"
         assert not peer.inflows.has_words
+
+
+async def test_two_relays_that_reorder_break_neither_order_nor_credit(autojump_clock: object) -> None:
+    """What one relay holds back is late for the agents that heard more meanwhile, and in order for the others."""
+    async with open_test_fabric() as slower, open_test_fabric() as faster:
+        fabrics = {"ws://memory:1": slower, "ws://memory:2": faster}
+
+        async def connect(url: str, nursery: trio.Nursery) -> Link:
+            return await fabrics[url].connect(slower.url, nursery)
+
+        def open_one(*agents: type) -> AbstractAsyncContextManager[Node]:
+            return open_node(agents, relay=list(fabrics), now=virtual_now, connect=connect)
+
+        async with open_one(Slow) as server, open_one() as user:
+            server.spawn(Slow, "other")
+            slow, other = (user.ref(f"{server.identifier}/{name}", Slow) for name in ("slow", "other"))
+            assert await slow.ask(Look()) == await other.ask(Look()) == []
+            state = user._peers.endpoint._roster.get(server._vault.identifier)
+            assert state is not None
+            assert state.current is not None
+            one, two = user._peers.carriers
+
+            async def over(carrier: Carrier, first: int, ref: AgentRef[Any]) -> None:
+                assert state.current is not None
+                state.current.path = carrier, server._vault.identifier
+                for number in range(first, first + 50):
+                    await ref.tell(Put(number))
+                await trio.sleep(0.01)
+
+            slower.faults = Faults(delay=2)
+            await over(one, 0, slow)
+            await over(one, 0, other)
+            await over(two, 50, slow)
+            await trio.sleep(1)
+            slower.faults = Faults()
+            await trio.sleep(5)
+            with trio.fail_after(5):
+                assert await slow.ask(Look()) == list(range(50, 100))
+                assert await other.ask(Look()) == list(range(50))
+            assert server.dead_letters.counts() == {"late": 50}
+            assert server.statistics().missing == 50
+            with trio.fail_after(5):
+                await Told().put(slow, 300, BALLAST)
+            assert (await slow.ask(Look()))[50:] == list(range(300))
