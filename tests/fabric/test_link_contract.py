@@ -25,7 +25,7 @@ async def in_memory() -> AsyncGenerator[Ends]:
 
 @asynccontextmanager
 async def over(scheme: str) -> AsyncGenerator[Ends]:
-    listener = await listen(ListenAddress.parse_link(f"{scheme}://127.0.0.1:0"))
+    listener = await listen(ListenAddress("127.0.0.1", 0, scheme))
     send, receive = trio.open_memory_channel[Link](1)
     done = trio.Event()
 
