@@ -3,6 +3,7 @@
 import ipaddress
 import re
 from typing import Final, Literal
+from urllib.parse import urlsplit
 
 from attrs import evolve, field, frozen
 
@@ -42,6 +43,17 @@ class RelayAddress:
         # One way to write each, for URLs are compared: as browsers do, in lower case and without the last slash.
         normal = url.removesuffix("/").lower()
         return cls(normal, parse_identifier(pin) if hash_sign else None)
+
+    @property
+    def is_exposed(self) -> bool:
+        """Whether the network, past this machine, could put another relay in its place: no pin, and no TLS."""
+        if self.pin is not None or self.url.startswith("wss:"):
+            return False
+        host = urlsplit(self.url).hostname or ""
+        try:
+            return not ipaddress.ip_address(host).is_loopback
+        except ValueError:
+            return host != "localhost"
 
     def __str__(self) -> str:
         return self.url if self.pin is None else f"{self.url}#{format_identifier(self.pin)}"

@@ -271,6 +271,7 @@ class Attachment:
                     self.is_attached, self._sequence = True, 0
                     self.times_attached += 1
                     if self.times_attached == 1:
+                        self._warn_once()
                         task_status.started()
                     else:
                         _log.info("relay back", relay=self.relay.url)
@@ -296,6 +297,13 @@ class Attachment:
             storing.end(LOST)
         if was_attached:
             self.on_detached()
+
+    def _warn_once(self) -> None:
+        if self.relay.is_exposed:
+            why = (
+                "the network sees who registers there, and could put another relay in its place: write wss:// or pin it"
+            )
+            _log.warning("relay is neither pinned nor behind TLS", relay=self.relay.url, why=why)
 
     async def _register(self, link: Link) -> Parameters:
         """Prove to the relay who this node is, and have it prove which relay it is."""

@@ -27,6 +27,23 @@ def test_a_relays_url_is_read_and_written_in_one_way(text: str, url: str) -> Non
     assert str(RelayAddress.parse(text)) == url
 
 
+@pytest.mark.parametrize(
+    ("text", "exposed"),
+    [
+        ("ws://relay.example.com:4000", True),
+        ("tcp://10.0.0.1:4000", True),
+        ("ws://[2001:db8::1]:4000", True),
+        (f"ws://relay.example.com:4000#{NODE_TEXT}", False),
+        ("wss://relay.example.com", False),
+        ("ws://127.0.0.1:4000", False),
+        ("ws://[::1]:4000", False),
+        ("tcp://LocalHost:4000", False),
+    ],
+)
+def test_a_relay_that_the_network_could_replace_is_known(text: str, exposed: bool) -> None:
+    assert RelayAddress.parse(text).is_exposed is exposed
+
+
 def test_a_relays_url_keeps_its_pin() -> None:
     relay = RelayAddress.parse(f"ws://h:1#{NODE_TEXT}")
     assert relay == RelayAddress("ws://h:1", NODE)

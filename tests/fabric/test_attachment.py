@@ -282,7 +282,26 @@ async def test_after_a_loss_the_node_comes_back_at_once_when_it_had_stayed(
     pauses = [after - before - 8 for before, after in zip(world.attached, world.attached[1:], strict=False)]
     assert len(pauses) >= 6
     assert all(0.05 <= round(pause, 6) <= 0.1 for pause in pauses)
-    assert [line["event"] for line in log][:2] == ["relay lost", "relay back"]
+    assert [line["event"] for line in log if "TLS" not in line["event"]][:2] == ["relay lost", "relay back"]
+
+
+@pytest.mark.parametrize(
+    ("url", "told"), [(URL, 1), ("wss://relay", 0), ("ws://127.0.0.1:4000", 0), ("tcp://relay:4000", 1)]
+)
+async def test_a_relay_that_the_network_could_replace_is_told_of_once(
+    nursery: trio.Nursery,
+    autojump_clock: trio.testing.MockClock,
+    log: list[MutableMapping[str, Any]],
+    url: str,
+    told: int,
+) -> None:
+    world = World(nursery, HandRelay(leave))
+    attachment = world.attachment()
+    attachment.relay = RelayAddress.parse(url)
+    await nursery.start(attachment.run)
+    await trio.sleep(60)
+    assert attachment.times_attached > 2
+    assert [line["event"] for line in log].count("relay is neither pinned nor behind TLS") == told
 
 
 async def test_two_nodes_with_one_identity_do_not_chase_each_other_without_rest(
