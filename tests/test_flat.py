@@ -189,3 +189,16 @@ def test_what_a_validator_refuses_is_told_by_the_walk() -> None:
     assert read(payload, Picky) is None
     with pytest.raises(MessageError, match="number"):
         decode_payload(payload, Picky)
+
+
+def test_what_has_no_bytes_is_told_by_the_walk() -> None:
+    for value in ("\ud800", 2**70, Single("\ud800"), Picky(2**70)):  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert write(value) is None
+        with pytest.raises(MessageError):
+            encode_payload(value)
+
+
+def test_a_class_whose_annotations_cannot_be_found_is_left_to_the_walk() -> None:
+    cls: Any = attrs.make_class("Lost", {"field": attrs.field(type="Nowhere")}, frozen=True)
+    cls.__annotations__ = {"field": "Nowhere"}
+    assert read(b"\x81\xa5field\x01", cls) is None

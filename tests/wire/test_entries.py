@@ -259,3 +259,21 @@ def test_credentials_that_fit_are_shown_in_their_order() -> None:
     large = bytes(PRESENTATIONS_BYTES)
     assert shown_presentations([b"first", large, b"third"]) == Presentations((b"first", b"third"))
     assert shown_presentations([large]) == Presentations((large,))
+
+
+def test_all_that_waits_is_taken_at_once_where_it_is_known_to_fit() -> None:
+    sent: list[Entry] = [Tell("a", "M", bytes(1000), 0, number) for number in range(70)]
+    waiting = deque(sent[:40])
+    assert next_batch(waiting, sum(map(entry_size, waiting))) == sent[:40]
+    assert not waiting
+    waiting = deque(sent)
+    batch = next_batch(waiting, sum(map(entry_size, waiting)))
+    assert batch == sent[: len(batch)]
+    assert len(encode_entries(batch)) <= BATCH_BYTES
+    waiting = deque[Entry](Cancel(number) for number in range(300))
+    assert len(next_batch(waiting, 1)) == BATCH_ENTRIES
+
+
+def test_an_entry_that_no_envelope_can_carry_is_refused_while_its_sender_is_there() -> None:
+    with pytest.raises(MessageError, match="send it in parts"):
+        check_size(Tell("a", "M", bytes(MESSAGE_BYTES), 0, 0))
