@@ -360,26 +360,29 @@ class Admission:
             self.bury(entry, peer.name, "overloaded", str(error))
             return error
         try:
-            return self._queue(entry, proof, reply, _way(peer), late=late)
+            return self._queue(peer, entry, proof, reply, late=late)
         except Refusal as refused:
             self.bury(entry, proof.sender.id, refused.reason, refused.why)
             return refused.error
 
-    def _queue(self, entry: Message, proof: Proof, reply: Reply | None, way: Way, *, late: bool) -> Asked | Full | None:
+    def _queue(
+        self, peer: Peer, entry: Message, proof: Proof, reply: Reply | None, *, late: bool
+    ) -> Asked | Full | None:
         if late:
             raise Refusal("late", NotDelivered("it arrived after a later message, and order is kept: nothing was run"))
         if self.runtime.draining:
             raise Refusal("stopped", NotDelivered("the node is stopping: nothing was run"))
-        passage, message = self._judge(entry, proof, way)
+        passage = proof.passages.get((entry.recipient, entry.name))
+        if passage is None or passage.decision is None or self.runtime.find(entry.recipient) is not passage.cell:
+            passage, message = self._judge(entry, proof, _way(peer))
+        else:
+            if self.audit is not None:
+                self._settle(passage.decision, proof, entry.name, passage.cell)
+            message = self._decode(entry, passage.cls)
         return self._deliver(entry, passage, message, proof, reply)
 
     def _judge(self, entry: Message, proof: Proof, way: Way) -> tuple[Passage, object]:
         """Find the agent, ask the policy, and decode the message in between."""
-        known = proof.passages.get((entry.recipient, entry.name))
-        if known is not None and known.decision is not None and self.runtime.find(entry.recipient) is known.cell:
-            if self.audit is not None:
-                self._settle(known.decision, proof, entry.name, known.cell)
-            return known, self._decode(entry, known.cls)
         cell, cls = self._find(entry, proof, way)
         handler = cell.spec.handler_of(cls)
         assert handler is not None  # noqa: S101 - the agent's table names it

@@ -170,16 +170,17 @@ class Peers:
         entry = opened.entry
         size = check_size(entry)
 
-        def post(peer: Peer) -> None:
-            peer.asked[entry.request] = opened
-            peer.post(entry, size)
-
         peer = self._peer(node)
         if peer.outflows.try_reserve(entry.recipient, size + MESSAGE_OVERHEAD):
             peer.asked[entry.request] = opened
             peer.put(entry, size)
             self._send_now(peer)
         else:
+
+            def post(peer: Peer) -> None:
+                peer.asked[entry.request] = opened
+                peer.post(entry, size)
+
             with trio.fail_at(waits_until):
                 peer = await self._queue(node, entry, post)
         return await opened.reply.wait(lambda: self._take_back(peer, entry))
