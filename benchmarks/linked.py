@@ -12,7 +12,7 @@ import trio
 from attrs import frozen
 
 from autonomy_trio import AgentRef, Mailbox, Request, agent, on, open_node
-from autonomy_trio.fabric import peer
+from autonomy_trio.fabric.peers import peer
 from autonomy_trio.wire.entries import Entry
 from benchmarks.measure import check, cpu_time
 from benchmarks.workloads import Total

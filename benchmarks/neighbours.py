@@ -9,8 +9,8 @@ from typing import Final
 import trio
 from attrs import frozen
 
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.websocket import connect
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.links.websocket import connect
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver, Send, decode_frame, encode_frame, join_frames, split_frames
 from autonomy_trio.wire.registration import make_register, verify_hello, verify_welcome

@@ -9,8 +9,8 @@ from typing import Final
 
 import trio
 
-from autonomy_trio.fabric.sqlite_store import open_sqlite_store
-from autonomy_trio.fabric.store import Envelope
+from autonomy_trio.fabric.stores.sqlite import open_sqlite_store
+from autonomy_trio.fabric.stores.store import Envelope
 from benchmarks.measure import Result, Row, check, cpu_time, interleave
 
 NOW: Final = 1_800_000_000

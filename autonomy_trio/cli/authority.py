@@ -14,7 +14,7 @@ from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.cli.run import DEFAULT_LISTEN
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.errors import ConfigurationError, CredentialError
-from autonomy_trio.fabric.addresses import RelayAddress
+from autonomy_trio.fabric.links.addresses import RelayAddress
 from autonomy_trio.fabric.opening import open_node
 from autonomy_trio.trust.anchors import (
     DEFAULT_LONGEST_VALIDITY,

@@ -9,7 +9,7 @@ import click
 from autonomy_trio.cli.options import home_option, run_trio
 from autonomy_trio.cli.output import debug_option, log_option, say, written
 from autonomy_trio.cli.passphrase import passphrase_for
-from autonomy_trio.fabric.enrolment import Enrolled
+from autonomy_trio.fabric.access.enrolment import Enrolled
 from autonomy_trio.fabric.opening import ANCHORS_FILE, open_node
 from autonomy_trio.trust.tickets import verify_ticket
 

@@ -13,7 +13,7 @@ import trio
 from autonomy_trio.cli.output import say
 from autonomy_trio.cli.passphrase import passphrase_option
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.links.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import Report, listen_for_metrics
 from autonomy_trio.fabric.opening import ANCHORS_FILE
 from autonomy_trio.groups import single_error

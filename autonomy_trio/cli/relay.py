@@ -20,13 +20,13 @@ from autonomy_trio.cli.options import (
 from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for, passphrase_option
 from autonomy_trio.cli.signals import reload_at_hangup, stoppable
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.credentials import LISTS_FOLDER
-from autonomy_trio.fabric.linking import listen
+from autonomy_trio.fabric.identity.credentials import LISTS_FOLDER
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.linking import listen
 from autonomy_trio.fabric.metrics import relay_report
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.relay_policy import RelayPolicy
-from autonomy_trio.fabric.stores import Keeping, open_store
+from autonomy_trio.fabric.relays.policy import RelayPolicy
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.relays.stores import Keeping, open_store
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.records import format_identifier
 from autonomy_trio.trust.vault import Vault

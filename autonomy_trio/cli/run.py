@@ -26,7 +26,7 @@ from autonomy_trio.cli.screen import checked_screen, node_screen
 from autonomy_trio.cli.signals import Stop, reload_at_hangup, stoppable
 from autonomy_trio.cli.target import load_agents
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.links.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import node_report
 from autonomy_trio.fabric.node import Node
 from autonomy_trio.fabric.opening import check_agents, open_node

@@ -18,7 +18,7 @@ from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for
 from autonomy_trio.cli.signals import stoppable
 from autonomy_trio.errors import AddressError, ConfigurationError, NotDelivered, OutcomeUnknown
-from autonomy_trio.fabric.addresses import Address
+from autonomy_trio.fabric.links.addresses import Address
 from autonomy_trio.fabric.node import Node
 from autonomy_trio.fabric.opening import open_node
 from autonomy_trio.messages import Untyped

@@ -9,8 +9,8 @@ import attrs
 import trio
 
 from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError, RelayRefused, RelayUnreachable, TrustError
-from autonomy_trio.fabric.addresses import RelayAddress
-from autonomy_trio.fabric.links import PONG, Link, Outbox, attend
+from autonomy_trio.fabric.links.addresses import RelayAddress
+from autonomy_trio.fabric.links.link import PONG, Link, Outbox, attend
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.identity import History
 from autonomy_trio.trust.records import format_identifier

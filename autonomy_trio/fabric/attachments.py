@@ -8,11 +8,11 @@ import attrs
 import trio
 
 from autonomy_trio.errors import AutonomyError, ConfigurationError
-from autonomy_trio.fabric.addresses import RelayAddress
 from autonomy_trio.fabric.attachment import Attachment, Connect
 from autonomy_trio.fabric.durable import Durable
-from autonomy_trio.fabric.histories import Histories
-from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.fabric.identity.histories import Histories
+from autonomy_trio.fabric.links.addresses import RelayAddress
+from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.vault import Vault

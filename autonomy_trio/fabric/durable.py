@@ -26,12 +26,12 @@ from autonomy_trio.errors import (
     ReplyError,
     TrustError,
 )
-from autonomy_trio.fabric.admission import Admission, Refusal, Way
-from autonomy_trio.fabric.histories import Histories
-from autonomy_trio.fabric.journal import StoreFailed
+from autonomy_trio.fabric.access.admission import Admission, Refusal, Way
+from autonomy_trio.fabric.access.proofs import Proof
+from autonomy_trio.fabric.identity.histories import Histories
 from autonomy_trio.fabric.memories import Memories
-from autonomy_trio.fabric.proofs import Proof
 from autonomy_trio.fabric.sealing import Depot
+from autonomy_trio.fabric.stores.journal import StoreFailed
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import UNACKNOWLEDGED

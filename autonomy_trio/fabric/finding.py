@@ -16,12 +16,12 @@ import trio
 
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.errors import ProtocolError, RelayUnreachable, TrustError, UsageError
-from autonomy_trio.fabric.addresses import Address
-from autonomy_trio.fabric.admission import Admission
+from autonomy_trio.fabric.access.admission import Admission
 from autonomy_trio.fabric.attachment import Attachment
 from autonomy_trio.fabric.attachments import Attachments
-from autonomy_trio.fabric.credentials import Wallet
-from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.identity.credentials import Wallet
+from autonomy_trio.fabric.identity.histories import Histories
+from autonomy_trio.fabric.links.addresses import Address
 from autonomy_trio.fabric.memories import Known
 from autonomy_trio.logs import get_log
 from autonomy_trio.messages import message_schema, wire_name

@@ -13,7 +13,7 @@ import attrs
 import trio
 
 from autonomy_trio.errors import IdentityError
-from autonomy_trio.fabric.journal import Journal, open_journal
+from autonomy_trio.fabric.stores.journal import Journal, open_journal
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle, verify_bundle
 from autonomy_trio.wire.remembered import Remembered

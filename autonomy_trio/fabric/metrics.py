@@ -10,10 +10,10 @@ from typing import Final, Literal, final
 import attrs
 import trio
 
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.listening import open_listeners
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.listening import open_listeners
 from autonomy_trio.fabric.node import NodeStatistics
-from autonomy_trio.fabric.relay import RelayStatistics
+from autonomy_trio.fabric.relays.relay import RelayStatistics
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 

@@ -13,15 +13,15 @@ from autonomy_trio.actors.spec import Spec, declared
 from autonomy_trio.actors.supervision import Pool
 from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import AddressError, GaveUp, UsageError
-from autonomy_trio.fabric.addresses import Address, RelayAddress, is_address
-from autonomy_trio.fabric.admission import Admission
+from autonomy_trio.fabric.access.admission import Admission
+from autonomy_trio.fabric.access.authority import AGENT as AUTHORITY
+from autonomy_trio.fabric.access.enrolment import Enrolled, Enrolment
 from autonomy_trio.fabric.attachments import Attachments
-from autonomy_trio.fabric.authority import AGENT as AUTHORITY
-from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.durable import Durable
-from autonomy_trio.fabric.enrolment import Enrolled, Enrolment
 from autonomy_trio.fabric.finding import Finding, FoundAgent
-from autonomy_trio.fabric.peers import Peers
+from autonomy_trio.fabric.identity.credentials import Wallet
+from autonomy_trio.fabric.links.addresses import Address, RelayAddress, is_address
+from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.sealing import Sealing
 from autonomy_trio.trust.anchors import Anchors

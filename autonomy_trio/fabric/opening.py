@@ -23,27 +23,27 @@ from autonomy_trio.actors.spec import Spec, spec_of
 from autonomy_trio.actors.supervision import Pool, Supervise, taken_twice
 from autonomy_trio.actors.supervision import factories as factories_of
 from autonomy_trio.errors import UsageError, VaultError
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.admission import Admission, compile_policies
+from autonomy_trio.fabric.access.admission import Admission, compile_policies
+from autonomy_trio.fabric.access.audit import AuditLog
+from autonomy_trio.fabric.access.enrolment import Enrolment
+from autonomy_trio.fabric.access.proofs import Proofs
 from autonomy_trio.fabric.attachment import Connect
 from autonomy_trio.fabric.attachments import Attachments
-from autonomy_trio.fabric.audit import AuditLog
-from autonomy_trio.fabric.credentials import Wallet
 from autonomy_trio.fabric.durable import Durable
-from autonomy_trio.fabric.enrolment import Enrolment
 from autonomy_trio.fabric.finding import Finding
-from autonomy_trio.fabric.histories import Histories
-from autonomy_trio.fabric.linking import connect as connect_link
-from autonomy_trio.fabric.linking import listen as listen_for_links
+from autonomy_trio.fabric.identity.credentials import Wallet
+from autonomy_trio.fabric.identity.histories import Histories
+from autonomy_trio.fabric.identity.voices import Voices
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.linking import connect as connect_link
+from autonomy_trio.fabric.links.linking import listen as listen_for_links
 from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
-from autonomy_trio.fabric.peers import Peers
-from autonomy_trio.fabric.proofs import Proofs
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.peers.peers import Peers
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.relays.stores import Keeping, open_store
 from autonomy_trio.fabric.sealing import Sealing
-from autonomy_trio.fabric.stores import Keeping, open_store
 from autonomy_trio.fabric.topics import Subscriptions
-from autonomy_trio.fabric.voices import Voices
 from autonomy_trio.groups import single_error
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.anchors import Anchors

@@ -9,10 +9,10 @@ import msgspec
 import trio
 
 from autonomy_trio.errors import NotDelivered, NotStored
-from autonomy_trio.fabric.admission import Admission
-from autonomy_trio.fabric.journal import StoreFailed
+from autonomy_trio.fabric.access.admission import Admission
+from autonomy_trio.fabric.identity.voices import Voice, Voices
 from autonomy_trio.fabric.memories import Known, Memories
-from autonomy_trio.fabric.voices import Voice, Voices
+from autonomy_trio.fabric.stores.journal import StoreFailed
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier

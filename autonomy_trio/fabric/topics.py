@@ -15,11 +15,11 @@ from autonomy_trio.actors.dead_letters import DeadLetter, Reason
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.topics import check_topic
 from autonomy_trio.errors import MailboxFull, MessageError, NotDelivered, Overloaded
-from autonomy_trio.fabric.addresses import Address, RelayAddress
-from autonomy_trio.fabric.admission import Admission
-from autonomy_trio.fabric.peer import Peer
-from autonomy_trio.fabric.peers import Peers
-from autonomy_trio.fabric.voices import Voices
+from autonomy_trio.fabric.access.admission import Admission
+from autonomy_trio.fabric.identity.voices import Voices
+from autonomy_trio.fabric.links.addresses import Address, RelayAddress
+from autonomy_trio.fabric.peers.peer import Peer
+from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.messages import encode_payload, wire_name
 from autonomy_trio.wire.entries import Subscribe, Tell

@@ -12,11 +12,11 @@ import trio
 
 from autonomy_trio.actors.interceptors import Interceptor
 from autonomy_trio.errors import LinkBroken, RelayUnreachable, UsageError
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.memory import MemoryLink, open_memory_links
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.links.memory import MemoryLink, open_memory_links
 from autonomy_trio.fabric.opening import Entry, open_node
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.store import MemoryStore, Store
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.stores.store import MemoryStore, Store
 from autonomy_trio.testing.injections import Injections, check_chance
 from autonomy_trio.testing.node import Errors, TestNode, virtual_now, watch
 from autonomy_trio.trust.vault import Vault

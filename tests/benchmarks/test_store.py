@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import pytest
 import trio
 
-from autonomy_trio.fabric.sqlite_store import SqliteStore
-from autonomy_trio.fabric.store import Envelope
+from autonomy_trio.fabric.stores.sqlite import SqliteStore
+from autonomy_trio.fabric.stores.store import Envelope
 from benchmarks import store
 from benchmarks.measure import WrongResultError
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from autonomy_trio.cli.run import DEFAULT_LISTEN, _listen
-from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.links.addresses import ListenAddress
 from tests.cli.conftest import Call
 from tests.support.processes import Process, environment
 

@@ -12,9 +12,9 @@ import trio
 
 from autonomy_trio import Node, open_node
 from autonomy_trio.errors import Denied
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.websocket import listen
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.websocket import listen
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.credentials import from_text
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import DATA, XX1, XX3

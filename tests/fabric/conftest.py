@@ -8,7 +8,7 @@ import pytest
 import structlog
 import trio
 
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from tests.support.neighbours import NOW, Neighbourhood
 

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autonomy_trio.errors import AddressError
-from autonomy_trio.fabric.addresses import Address, ListenAddress, RelayAddress, is_address
+from autonomy_trio.fabric.links.addresses import Address, ListenAddress, RelayAddress, is_address
 
 NODE = bytes(range(32))
 NODE_TEXT = "I" + NODE.hex()

@@ -10,12 +10,12 @@ import trio.testing
 
 from autonomy_trio.errors import LinkBroken, RelayRefused, RelayUnreachable
 from autonomy_trio.fabric import attachment as attachment_module
-from autonomy_trio.fabric import websocket
-from autonomy_trio.fabric.addresses import ListenAddress, RelayAddress
 from autonomy_trio.fabric.attachment import Attachment
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.memory import MemoryLink, open_memory_links
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.links import websocket
+from autonomy_trio.fabric.links.addresses import ListenAddress, RelayAddress
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.links.memory import MemoryLink, open_memory_links
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import (
     Deliver,

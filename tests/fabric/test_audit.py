@@ -11,7 +11,7 @@ import pytest
 import structlog
 
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric.audit import AuditLog
+from autonomy_trio.fabric.access.audit import AuditLog
 from autonomy_trio.trust.policy import Decision, Principal
 
 DECISION = Decision(allowed=True, policies=("p",), errors=(), reason="r", credentials=frozenset(), generation=1)

@@ -13,12 +13,12 @@ import trio
 
 from autonomy_trio import Node, Request, agent, on, open_node
 from autonomy_trio.errors import RelayRefused
-from autonomy_trio.fabric import links
-from autonomy_trio.fabric.addresses import ListenAddress, RelayAddress
 from autonomy_trio.fabric.attachment import Attachment
-from autonomy_trio.fabric.links import MOST_MESSAGE
-from autonomy_trio.fabric.relay import OUTBOX_BYTES, Relay
-from autonomy_trio.fabric.websocket import connect, listen
+from autonomy_trio.fabric.links import link as links
+from autonomy_trio.fabric.links.addresses import ListenAddress, RelayAddress
+from autonomy_trio.fabric.links.link import MOST_MESSAGE
+from autonomy_trio.fabric.links.websocket import connect, listen
+from autonomy_trio.fabric.relays.relay import OUTBOX_BYTES, Relay
 from autonomy_trio.trust.vault import Vault
 from tests.support.neighbours import Neighbour, eventually
 

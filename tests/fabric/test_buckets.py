@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from autonomy_trio.fabric.buckets import Places, TokenBucket
+from autonomy_trio.fabric.links.buckets import Places, TokenBucket
 
 
 def test_a_bucket_gives_its_burst_at_once_and_then_delays() -> None:

@@ -8,13 +8,14 @@ import attrs
 import pytest
 import trio
 
-from autonomy_trio.fabric import cluster as cluster_module
-from autonomy_trio.fabric import passing, redis_wire
-from autonomy_trio.fabric.cluster import Cluster
-from autonomy_trio.fabric.cluster_words import EVERYBODY, channel_of
-from autonomy_trio.fabric.redis_store import MAIL
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.relays import cluster as cluster_module
+from autonomy_trio.fabric.relays import passing
+from autonomy_trio.fabric.relays.cluster import Cluster
+from autonomy_trio.fabric.relays.cluster_words import EVERYBODY, channel_of
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.relays.stores import open_store
+from autonomy_trio.fabric.stores import redis_wire
+from autonomy_trio.fabric.stores.redis_store import MAIL
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.directory import ListedAgent, ListedMessage, Record, make_listing
 from autonomy_trio.wire.frames import Deliver, Frame, Lookup, Nack, Ping, Pong, Publish, Records, Stored

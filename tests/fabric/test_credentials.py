@@ -6,7 +6,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from autonomy_trio.errors import CredentialError
-from autonomy_trio.fabric.credentials import Wallet
+from autonomy_trio.fabric.identity.credentials import Wallet
 from autonomy_trio.trust.credentials import AttributeValue, Presentation, issue, read_presentation, to_text
 from autonomy_trio.trust.lists import list_to_text, sign_list, verify_list
 from autonomy_trio.trust.records import Signed

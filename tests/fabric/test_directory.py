@@ -2,8 +2,8 @@
 
 import pytest
 
-from autonomy_trio.fabric import directory as directories
-from autonomy_trio.fabric.directory import Directory
+from autonomy_trio.fabric.relays import directory as directories
+from autonomy_trio.fabric.relays.directory import Directory
 from autonomy_trio.trust.identity import verify_bundle
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import RECORDS, RELAY_MESSAGE_BYTES

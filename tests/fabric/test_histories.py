@@ -4,7 +4,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from autonomy_trio.errors import HandshakeFailed, IdentityError, VaultError
-from autonomy_trio.fabric.histories import Histories
+from autonomy_trio.fabric.identity.histories import Histories
 from autonomy_trio.trust.identity import Change, derive_seed, make_history, verify_history
 from autonomy_trio.trust.records import SigningKey, digest, sign_record
 from autonomy_trio.trust.vault import Vault

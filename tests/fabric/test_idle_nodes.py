@@ -12,9 +12,9 @@ from typing import Any, Final
 import pytest
 import trio
 
-from autonomy_trio.fabric.addresses import RelayAddress
 from autonomy_trio.fabric.attachment import Attachment
-from autonomy_trio.fabric.linking import connect
+from autonomy_trio.fabric.links.addresses import RelayAddress
+from autonomy_trio.fabric.links.linking import connect
 from autonomy_trio.trust.vault import Vault
 from tests.support.processes import Process, environment
 

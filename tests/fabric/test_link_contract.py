@@ -7,10 +7,10 @@ import pytest
 import trio
 
 from autonomy_trio.errors import LinkBroken
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.linking import connect, listen
-from autonomy_trio.fabric.links import MOST_MESSAGE, Link
-from autonomy_trio.fabric.memory import open_memory_links
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.link import MOST_MESSAGE, Link
+from autonomy_trio.fabric.links.linking import connect, listen
+from autonomy_trio.fabric.links.memory import open_memory_links
 
 pytestmark = pytest.mark.usefixtures("calm")
 

@@ -3,8 +3,8 @@ import trio
 import trio.testing
 
 from autonomy_trio.errors import LinkBroken
-from autonomy_trio.fabric.links import FRAME_COST, MOST_JOINED, PATIENCE, PING, PONG, Outbox, attend
-from autonomy_trio.fabric.memory import open_memory_links
+from autonomy_trio.fabric.links.link import FRAME_COST, MOST_JOINED, PATIENCE, PING, PONG, Outbox, attend
+from autonomy_trio.fabric.links.memory import open_memory_links
 
 pytestmark = pytest.mark.usefixtures("calm")
 

@@ -9,11 +9,11 @@ import trio
 import trio.testing
 
 from autonomy_trio.errors import LinkBroken
-from autonomy_trio.fabric import mailboxes
-from autonomy_trio.fabric.journal import StoreFailed
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.sqlite_store import open_sqlite_store
-from autonomy_trio.fabric.store import Envelope, Place, Store
+from autonomy_trio.fabric.relays import mailboxes
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.stores.journal import StoreFailed
+from autonomy_trio.fabric.stores.sqlite import open_sqlite_store
+from autonomy_trio.fabric.stores.store import Envelope, Place, Store
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver, Frame, Ping, Pong, Stored, join_frames
 from autonomy_trio.wire.frames import Store as StoreFrame

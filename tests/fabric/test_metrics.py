@@ -11,9 +11,9 @@ import trio.testing
 from autonomy_trio import open_node
 from autonomy_trio.errors import ConfigurationError
 from autonomy_trio.fabric import metrics
-from autonomy_trio.fabric.addresses import ListenAddress
+from autonomy_trio.fabric.links.addresses import ListenAddress
 from autonomy_trio.fabric.metrics import Metric, Report, listen_for_metrics, node_report, relay_report, to_text
-from autonomy_trio.fabric.relay import RelayStatistics
+from autonomy_trio.fabric.relays.relay import RelayStatistics
 from tests.support.neighbours import Neighbourhood, eventually
 
 HERE = ListenAddress("127.0.0.1", 0)

@@ -13,13 +13,13 @@ import pytest
 import trio
 
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric import redis as redis_module
-from autonomy_trio.fabric import redis_wire
-from autonomy_trio.fabric.journal import StoreFailed
-from autonomy_trio.fabric.redis import Redis, listen, open_redis
-from autonomy_trio.fabric.redis_store import RedisStore, check_durability, check_version, open_redis_store
-from autonomy_trio.fabric.redis_wire import RedisAddress
-from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.relays.stores import open_store
+from autonomy_trio.fabric.stores import redis as redis_module
+from autonomy_trio.fabric.stores import redis_wire
+from autonomy_trio.fabric.stores.journal import StoreFailed
+from autonomy_trio.fabric.stores.redis import Redis, listen, open_redis
+from autonomy_trio.fabric.stores.redis_store import RedisStore, check_durability, check_version, open_redis_store
+from autonomy_trio.fabric.stores.redis_wire import RedisAddress
 from autonomy_trio.groups import single_error
 from autonomy_trio.wire.mailbox import stored_id
 from tests.support.envelopes import BOB, envelope
@@ -395,7 +395,7 @@ async def test_what_redis_acknowledged_survives_its_death(server: RedisServer) -
 async def test_the_store_counts_again_after_the_server_was_away(
     server: RedisServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autonomy_trio.fabric.redis_store.LOOK_EVERY", 0.05)
+    monkeypatch.setattr("autonomy_trio.fabric.stores.redis_store.LOOK_EVERY", 0.05)
     async with opened(server) as (redis, store):
         await store.put([envelope("1")])
         await until(lambda: store.usage().envelopes == 1)

@@ -6,11 +6,11 @@ import trio
 import trio.testing
 
 from autonomy_trio.errors import LinkBroken, ProtocolError
-from autonomy_trio.fabric import relay as relay_module
-from autonomy_trio.fabric.buckets import Places
-from autonomy_trio.fabric.links import FRAME_COST, Link
-from autonomy_trio.fabric.memory import MemoryLink
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.links.buckets import Places
+from autonomy_trio.fabric.links.link import FRAME_COST, Link
+from autonomy_trio.fabric.links.memory import MemoryLink
+from autonomy_trio.fabric.relays import relay as relay_module
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import PACKET_BYTES
 from autonomy_trio.wire.frames import (

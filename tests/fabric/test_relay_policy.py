@@ -9,12 +9,12 @@ import trio.testing
 
 from autonomy_trio import open_node
 from autonomy_trio.errors import ConfigurationError, CredentialError, LinkBroken, PolicyError, RelayRefused
-from autonomy_trio.fabric import gate
-from autonomy_trio.fabric.credentials import Wallet
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.relay_policy import RelayPolicy
-from autonomy_trio.fabric.store import MemoryStore
+from autonomy_trio.fabric.identity.credentials import Wallet
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.relays import gate
+from autonomy_trio.fabric.relays.policy import RelayPolicy
+from autonomy_trio.fabric.relays.relay import Relay
+from autonomy_trio.fabric.stores.store import MemoryStore
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.anchors import Anchor, Anchors
 from autonomy_trio.trust.credentials import issue, read_presentation, to_text

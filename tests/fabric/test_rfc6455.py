@@ -12,7 +12,7 @@ from wsproto.events import Ping as PingEvent
 from wsproto.events import Pong as PongEvent
 
 from autonomy_trio.errors import ProtocolError
-from autonomy_trio.fabric.rfc6455 import (
+from autonomy_trio.fabric.links.rfc6455 import (
     BINARY,
     CLOSE,
     CONTINUATION,

@@ -8,10 +8,10 @@ import pytest
 import trio
 
 from autonomy_trio.errors import ConfigurationError
-from autonomy_trio.fabric.journal import Journal, StoreFailed, open_journal
-from autonomy_trio.fabric.sqlite_store import SqliteStore, open_sqlite_store
-from autonomy_trio.fabric.store import ENVELOPE_COST, Quota
-from autonomy_trio.fabric.stores import open_store
+from autonomy_trio.fabric.relays.stores import open_store
+from autonomy_trio.fabric.stores.journal import Journal, StoreFailed, open_journal
+from autonomy_trio.fabric.stores.sqlite import SqliteStore, open_sqlite_store
+from autonomy_trio.fabric.stores.store import ENVELOPE_COST, Quota
 from autonomy_trio.groups import single_error
 from autonomy_trio.wire.mailbox import stored_id
 from tests.support.envelopes import BOB, envelope

@@ -9,11 +9,11 @@ import attrs
 import pytest
 import trio
 
-from autonomy_trio.fabric.redis import open_redis
-from autonomy_trio.fabric.redis_store import RedisStore, open_redis_store
-from autonomy_trio.fabric.redis_wire import RedisAddress
-from autonomy_trio.fabric.sqlite_store import SqliteStore, open_sqlite_store
-from autonomy_trio.fabric.store import ENVELOPE_COST, Envelope, MemoryStore, Quota, Store
+from autonomy_trio.fabric.stores.redis import open_redis
+from autonomy_trio.fabric.stores.redis_store import RedisStore, open_redis_store
+from autonomy_trio.fabric.stores.redis_wire import RedisAddress
+from autonomy_trio.fabric.stores.sqlite import SqliteStore, open_sqlite_store
+from autonomy_trio.fabric.stores.store import ENVELOPE_COST, Envelope, MemoryStore, Quota, Store
 from autonomy_trio.wire.mailbox import stored_id
 from tests.support.envelopes import BOB, CAROL, envelope
 from tests.support.neighbours import NOW

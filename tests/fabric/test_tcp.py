@@ -14,11 +14,11 @@ from trio.testing import MockClock
 
 from autonomy_trio import Node, open_node
 from autonomy_trio.errors import ConfigurationError, LinkBroken, LinkError, RelayUnreachable
-from autonomy_trio.fabric import tcp
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.links import MOST_MESSAGE, Link
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.tcp import TcpLink, connect, listen
+from autonomy_trio.fabric.links import tcp
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.link import MOST_MESSAGE, Link
+from autonomy_trio.fabric.links.tcp import TcpLink, connect, listen
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver
 from tests.support.neighbours import NOW, Neighbour, eventually

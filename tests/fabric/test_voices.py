@@ -6,8 +6,8 @@ import pytest
 from attrs import define, frozen
 
 from autonomy_trio.errors import NotDelivered
-from autonomy_trio.fabric.credentials import Wallet
-from autonomy_trio.fabric.voices import MOST_VOICES, PACE, Pace, Voice, Voices
+from autonomy_trio.fabric.identity.credentials import Wallet
+from autonomy_trio.fabric.identity.voices import MOST_VOICES, PACE, Pace, Voice, Voices
 from autonomy_trio.trust.credentials import issue, to_text
 from autonomy_trio.trust.delegates import DELEGATE_LIFE, verify_delegate
 from autonomy_trio.trust.vault import Vault

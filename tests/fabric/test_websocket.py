@@ -16,11 +16,11 @@ import trio.testing
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
 from autonomy_trio.errors import ConfigurationError, LinkBroken, RelayUnreachable
-from autonomy_trio.fabric import rfc6455, websocket
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.links import MOST_MESSAGE, Link
-from autonomy_trio.fabric.relay import Relay
-from autonomy_trio.fabric.websocket import WebSocketLink, connect, listen
+from autonomy_trio.fabric.links import rfc6455, websocket
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.link import MOST_MESSAGE, Link
+from autonomy_trio.fabric.links.websocket import WebSocketLink, connect, listen
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import Deliver
 from tests.support.neighbours import NOW, Neighbour, eventually

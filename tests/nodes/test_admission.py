@@ -319,7 +319,7 @@ async def test_two_messages_of_one_wire_name_stop_the_start(net: Net, autojump_c
 async def test_too_many_open_asks_of_one_node_are_refused(
     world: World, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("autonomy_trio.fabric.peer.MOST_SERVED", 100)
+    monkeypatch.setattr("autonomy_trio.fabric.peers.peer.MOST_SERVED", 100)
     counter = world.alice.ref(world.address, Counter)
     outcomes: list[type[Exception]] = []
 

@@ -11,9 +11,9 @@ from attrs import field, frozen
 
 from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, Stream, agent, on, open_node
 from autonomy_trio.errors import MailboxFull, NotDelivered
-from autonomy_trio.fabric import flows
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.peer import Carrier
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.peers import flows
+from autonomy_trio.fabric.peers.peer import Carrier
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing import Faults, open_test_fabric
 from autonomy_trio.testing.node import virtual_now
@@ -349,7 +349,7 @@ async def test_a_node_full_of_what_waits_grants_less_and_takes_no_more(
     net: Net, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flows, "MOST_HELD", WINDOW_BYTES)
-    monkeypatch.setattr("autonomy_trio.fabric.reception.MOST_HELD", WINDOW_BYTES)
+    monkeypatch.setattr("autonomy_trio.fabric.peers.reception.MOST_HELD", WINDOW_BYTES)
     async with net.node([Slow]) as server, net.node() as user, net.node() as third:
         server.spawn(Slow, "other")
         slow, other = user.ref(server.address("slow"), Slow), third.ref(server.address("other"), Slow)

@@ -16,12 +16,12 @@ from attrs import field, frozen
 from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
 from autonomy_trio.errors import NotStored
 from autonomy_trio.fabric import durable
-from autonomy_trio.fabric.addresses import Address
-from autonomy_trio.fabric.directory import Directory
-from autonomy_trio.fabric.journal import Journal, StoreFailed
+from autonomy_trio.fabric.links.addresses import Address
+from autonomy_trio.fabric.relays.directory import Directory
 from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.sealing import Sealing
-from autonomy_trio.fabric.store import Envelope, MemoryStore, Quota, Store
+from autonomy_trio.fabric.stores.journal import Journal, StoreFailed
+from autonomy_trio.fabric.stores.store import Envelope, MemoryStore, Quota, Store
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.identity import Bundle

@@ -21,9 +21,9 @@ from autonomy_trio.errors import (
     RelayUnreachable,
     UsageError,
 )
-from autonomy_trio.fabric import enrolment
-from autonomy_trio.fabric.authority import Fetch, Redeem, Renew
-from autonomy_trio.fabric.enrolment import REVOKED_WITHIN
+from autonomy_trio.fabric.access import enrolment
+from autonomy_trio.fabric.access.authority import Fetch, Redeem, Renew
+from autonomy_trio.fabric.access.enrolment import REVOKED_WITHIN
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.authority import open_authority, read_ledger

@@ -26,9 +26,9 @@ from autonomy_trio.errors import (
     PolicyError,
 )
 from autonomy_trio.fabric import opening
-from autonomy_trio.fabric.addresses import Address
-from autonomy_trio.fabric.outcomes import Expected
-from autonomy_trio.fabric.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT, OpenAsk
+from autonomy_trio.fabric.links.addresses import Address
+from autonomy_trio.fabric.peers.outcomes import Expected
+from autonomy_trio.fabric.peers.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT, OpenAsk
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import INTRODUCTIONS_BYTES
@@ -171,7 +171,7 @@ async def test_a_reply_that_its_class_cannot_take_ends_no_node(
     counter = world.alice.ref(world.address, Counter)
     assert await counter.ask(Add(1)) == Total(1)
     with monkeypatch.context() as patched:
-        patched.setattr("autonomy_trio.fabric.outcomes.decode_payload", decode)
+        patched.setattr("autonomy_trio.fabric.peers.outcomes.decode_payload", decode)
         with pytest.raises(MessageError, match="cannot be read: RuntimeError"):
             await counter.ask(Add(1))
     assert await counter.ask(Add(1)) == Total(3)
@@ -398,7 +398,7 @@ async def test_replies_that_nobody_takes_do_not_fill_the_memory(net: Net, autoju
         # What asks is looked at while little waits, so all of it comes at once.
         asks = [Ask(first + number, "library", "Fetch", encode_payload(Fetch()), None, 0, 0) for number in range(1000)]
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr("autonomy_trio.fabric.peer.MOST_UNSENT_BYTES", 2**40)
+            patch.setattr("autonomy_trio.fabric.peers.peer.MOST_UNSENT_BYTES", 2**40)
             for start in range(0, 1000, 200):
                 say(bob, server, *asks[start : start + 200])
                 await trio.sleep(0.5)

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from autonomy_trio import Node
 from autonomy_trio.errors import Denied, NotDelivered, RelayRefused, VaultError
 from autonomy_trio.fabric import opening
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.testing.node import EPOCH, virtual_now
 from autonomy_trio.trust.anchors import Anchor, to_toml
 from autonomy_trio.trust.credentials import issue, to_text

@@ -13,7 +13,7 @@ from attrs import frozen
 from autonomy_trio import AgentRef, Node, Request, Stream, agent, on, open_node
 from autonomy_trio.errors import OutcomeUnknown
 from autonomy_trio.fabric.attachment import Attachment
-from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.links.link import Link
 from autonomy_trio.testing import Faults, TestFabric, open_test_fabric
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.trust.records import parse_identifier

@@ -20,9 +20,9 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric.attachments import MOST_RELAYS, UNUSED_AFTER
-from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.links.link import Link
 from autonomy_trio.fabric.opening import check_agents
-from autonomy_trio.fabric.outcomes import from_code, to_code
+from autonomy_trio.fabric.peers.outcomes import from_code, to_code
 from autonomy_trio.testing import TestFabric, open_test_fabric
 from autonomy_trio.testing.node import virtual_now
 from tests.support.net import Add, Counter, Fail, Hold, Net, Note, Notes, Secret, Total, World

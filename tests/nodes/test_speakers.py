@@ -11,7 +11,7 @@ from attrs import field, frozen
 
 from autonomy_trio import AgentRef, Context, Down, Mailbox, Node, Request, Sender, Stream, agent, on, pool
 from autonomy_trio.errors import CredentialError, Denied, NotDelivered
-from autonomy_trio.fabric.voices import Voice
+from autonomy_trio.fabric.identity.voices import Voice
 from autonomy_trio.messages import Untyped
 from autonomy_trio.testing import Faults, open_test_fabric
 from autonomy_trio.testing.node import virtual_now

@@ -19,8 +19,8 @@ from autonomy_trio.errors import (
     OutcomeUnknown,
     Overloaded,
 )
-from autonomy_trio.fabric.peer import Peer
-from autonomy_trio.fabric.streams import LEASE, MOST_STREAMS, REPEAT_EVERY
+from autonomy_trio.fabric.peers.peer import Peer
+from autonomy_trio.fabric.peers.streams import LEASE, MOST_STREAMS, REPEAT_EVERY
 from autonomy_trio.messages import Untyped, encode_payload, message
 from autonomy_trio.testing import Faults, open_test_fabric
 from autonomy_trio.wire.constants import DATA

@@ -13,7 +13,7 @@ from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
 from autonomy_trio.actors.cell import Cell
 from autonomy_trio.actors.runtime import open_runtime
 from autonomy_trio.errors import AddressError, HandlerFailed, PolicyError, UsageError
-from autonomy_trio.fabric.watches import MOST_WATCHES
+from autonomy_trio.fabric.peers.watches import MOST_WATCHES
 from autonomy_trio.wire.entries import Entry, Subscribe, Unwatch
 from tests.support.net import Lose, Net, say
 

@@ -8,9 +8,9 @@ import trio
 
 from autonomy_trio import AgentRef, Node
 from autonomy_trio.actors.cell import Cell
-from autonomy_trio.fabric.peer import Peer
-from autonomy_trio.fabric.streams import LEASE, REPEAT_EVERY
-from autonomy_trio.fabric.watches import MOST_WATCHES
+from autonomy_trio.fabric.peers.peer import Peer
+from autonomy_trio.fabric.peers.streams import LEASE, REPEAT_EVERY
+from autonomy_trio.fabric.peers.watches import MOST_WATCHES
 from autonomy_trio.testing import Faults, open_test_fabric
 from autonomy_trio.wire.entries import Down, Entry, Unwatch, Watch
 from tests.support.contract import Add, See, Seen, Service, Watcher

@@ -2,7 +2,7 @@
 
 from typing import Final
 
-from autonomy_trio.fabric.store import Envelope
+from autonomy_trio.fabric.stores.store import Envelope
 from autonomy_trio.wire.mailbox import stored_id
 from tests.support.neighbours import NOW
 

@@ -10,7 +10,7 @@ import msgspec
 import trio
 
 from autonomy_trio.errors import LinkBroken, LinkError, ProtocolError
-from autonomy_trio.fabric.links import Link
+from autonomy_trio.fabric.links.link import Link
 from autonomy_trio.wire.frames import Frame, Send, decode_frame, encode_frame, join_frames, split_frames
 from tests.support.net import Net
 

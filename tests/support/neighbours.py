@@ -7,9 +7,9 @@ from typing import Final
 import attrs
 import trio
 
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.memory import open_memory_links
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.links.memory import open_memory_links
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.frames import (
     Frame,

@@ -9,8 +9,8 @@ import trio
 from attrs import field, frozen
 
 from autonomy_trio import Context, Mailbox, Node, Request, agent, on, open_node
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.relay import Relay
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.testing import TestFabric, open_test_fabric
 from autonomy_trio.testing.node import virtual_now
 from autonomy_trio.wire.credit import message_cost

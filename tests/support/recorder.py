@@ -7,9 +7,9 @@ import attrs
 import trio
 
 from autonomy_trio.errors import LinkBroken
-from autonomy_trio.fabric.addresses import ListenAddress
-from autonomy_trio.fabric.links import Link
-from autonomy_trio.fabric.websocket import connect, listen
+from autonomy_trio.fabric.links.addresses import ListenAddress
+from autonomy_trio.fabric.links.link import Link
+from autonomy_trio.fabric.links.websocket import connect, listen
 from autonomy_trio.wire.frames import (
     Deliver,
     Register,

@@ -12,7 +12,7 @@ from trio.testing import MockClock
 
 from autonomy_trio import Request, agent, on, open_node
 from autonomy_trio.errors import AutonomyError, Denied, RelayUnreachable, UsageError
-from autonomy_trio.fabric.memory import open_memory_links
+from autonomy_trio.fabric.links.memory import open_memory_links
 from autonomy_trio.testing import Faults, TestFabric, TestNode, open_test_fabric
 from autonomy_trio.testing.fabric import MOST_UNDER_WAY, URL
 from autonomy_trio.wire.frames import Ping, Send, decode_frame, encode_frame, join_frames, split_frames

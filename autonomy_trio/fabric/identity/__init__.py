@@ -1,0 +1,1 @@
+"""Who speaks: the credentials of a node and its agents, their introductions, and what is known of others' keys."""
