@@ -1,7 +1,7 @@
 """Credit between nodes: a full mailbox over there holds back whoever sends to it, and nobody else."""
 
 from collections.abc import AsyncIterator
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +113,14 @@ AHEAD = WINDOW_BYTES // len(BALLAST) + 4
 async def napping(ref: AgentRef[Any], nursery: trio.Nursery, seconds: float) -> None:
     nursery.start_soon(ref.ask, Nap(seconds))
     await trio.sleep(0.5)
+
+
+async def answered(ref: AgentRef[Any]) -> None:
+    """Return when an agent answers, on a node that may not be there yet."""
+    while True:
+        with suppress(NotDelivered):
+            await ref.ask(Look())
+            return
 
 
 def fill(ref: AgentRef[Any]) -> None:
@@ -434,6 +442,7 @@ async def test_a_node_that_was_restarted_owes_no_credit(net: Net, autojump_clock
                 await trio.sleep(5)
                 assert told.count < 600
             async with net.node([Slow], home=tmp_path / "home"):
+                await answered(slow)  # a home is opened by a thread, for which virtual time does not wait
                 await Told().put(slow, 2000, BALLAST, first=1000)
                 taken = await slow.ask(Look())
                 assert [number for number in taken if number >= 1000] == list(range(1000, 2000))
