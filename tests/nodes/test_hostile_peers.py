@@ -358,7 +358,10 @@ async def test_a_flood_of_credentials_fills_no_log_and_is_not_looked_at(world: W
     assert world.server._admission.proofs.unproven <= 65
 
 
-async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: World, autojump_clock: object) -> None:
+@pytest.mark.parametrize("sender", [0, 99], ids=["a node", "an agent that nobody introduced"])
+async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(
+    world: World, sender: int, autojump_clock: object
+) -> None:
     server, bob = world.server, world.bob
     with pytest.raises(Denied):
         await bob.ref(world.address).ask(Add(1))
@@ -369,7 +372,7 @@ async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(world: Wor
     state.current = None
     (peer,) = server._peers._peers.values()
     for first in range(0, 256 * 100, 256):
-        say(bob, server, *[Ask(first + number, "", "", b"", None, 0, 0) for number in range(256)])
+        say(bob, server, *[Ask(first + number, "", "", b"", None, sender, 0) for number in range(256)])
         await trio.sleep(0.02)
     assert len(peer.waiting) <= MOST_UNSENT + MOST_SERVED
     assert server.statistics().lost > 256 * 50

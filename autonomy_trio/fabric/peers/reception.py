@@ -134,7 +134,9 @@ class Reception:
     def _refuse_nobody(self, peer: Peer, entry: Message) -> None:
         """Refuse what an agent says that is not known here; its node is told, and introduces it when it next speaks."""
         self._judge.bury(entry, peer.name, "lost", _NOBODY)
-        if not isinstance(entry, Tell):
+        if peer.is_glutted:
+            self.lost += 1
+        elif not isinstance(entry, Tell):
             peer.post(error_entry(entry.request, NotDelivered(f"{_NOBODY}: nothing was run")))
 
     def _take_request(
