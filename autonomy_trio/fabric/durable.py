@@ -25,6 +25,7 @@ from autonomy_trio.errors import (
     ProtocolError,
     ReplyError,
     TrustError,
+    VaultError,
 )
 from autonomy_trio.fabric.access.admission import Admission, Refusal, Way
 from autonomy_trio.fabric.access.proofs import Proof
@@ -141,6 +142,11 @@ class Durable:
         try:
             sealed = open_sealed(read_sealed(packet), self._vault, self._now())
             self._histories.see(sealed.sender.history)
+        except VaultError as error:
+            # The fault is this node's, whose disk is full say: it is stored, and comes again.
+            _log.warning("sealed envelope left at its relay", why=str(error))
+            self._left.add(depot)
+            return False
         except (ProtocolError, TrustError) as error:
             _log.warning("sealed envelope refused", why=str(error))
             depot.acknowledge(identifier)

@@ -14,8 +14,9 @@ import trio.testing
 from attrs import field, frozen
 
 from autonomy_trio import AgentRef, Context, Mailbox, Node, Request, agent, on
-from autonomy_trio.errors import NotStored
+from autonomy_trio.errors import NotStored, VaultError
 from autonomy_trio.fabric import durable
+from autonomy_trio.fabric.identity.histories import Histories
 from autonomy_trio.fabric.links.addresses import Address
 from autonomy_trio.fabric.relays.directory import Directory
 from autonomy_trio.fabric.routes import RemoteRef
@@ -24,7 +25,7 @@ from autonomy_trio.fabric.stores.journal import Journal, StoreFailed
 from autonomy_trio.fabric.stores.store import Envelope, MemoryStore, Quota, Store
 from autonomy_trio.messages import encode_payload
 from autonomy_trio.testing.node import virtual_now
-from autonomy_trio.trust.identity import Bundle
+from autonomy_trio.trust.identity import Bundle, History
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import SEALED_LIFE
 from autonomy_trio.wire.entries import Introduce, Tell
@@ -694,6 +695,27 @@ async def test_what_a_full_disk_did_not_let_a_node_write_down_is_handled_once_wh
             await trio.sleep(2 * durable.FETCH_EVERY)
         assert BOOK.paid == [1]
         assert world.store.quota.held == 0
+
+
+async def test_what_comes_while_its_senders_history_cannot_be_written_down_is_fetched_later(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_world(tmp_path / "shop") as world:
+        see, alice = Histories.see, world.alice._vault.identifier
+
+        def refuse(histories: Histories, history: History) -> None:
+            if history.identifier == alice:
+                raise VaultError("the disk is full")
+            see(histories, history)
+
+        await world.till.tell(Pay(1), durable=True)
+        with monkeypatch.context() as patch:
+            patch.setattr(Histories, "see", refuse)
+            async with world.shop():
+                await trio.sleep(2 * durable.FETCH_EVERY)
+        assert world.store.quota.held > 0, "it was acknowledged, and nobody handled it"
+        async with world.shop():
+            await paid(1)
 
 
 async def test_to_an_agent_of_the_same_process_it_is_a_tell(
