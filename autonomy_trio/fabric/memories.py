@@ -138,12 +138,14 @@ class Memories:
         if known is not None and (known.seq, known.not_before) >= (bundle.seq, bundle.not_before):
             await trio.lowlevel.checkpoint()
             return
+        gone = None
         if known is None and len(self._met) >= MOST_MET:
-            del self._met[min(self._met, key=lambda node: self._met[node].expires)]
+            gone = min(self._met, key=lambda node: self._met[node].expires)
+            del self._met[gone]
         self._met[bundle.identifier] = bundle
         if self._journal is not None:
             row = bundle.identifier, bundle.encoded, bundle.expires
-            await self._journal.do(lambda connection: _execute(connection, "REPLACE INTO met VALUES (?, ?, ?)", row))
+            await self._journal.do(lambda connection: _meet(connection, row, gone))
 
     async def load(self, now: float) -> None:
         """Drop what has expired, and read the rest.
@@ -213,6 +215,12 @@ def _remember(connection: sqlite3.Connection, row: tuple[bytes, bytes, int]) -> 
     """Note that an envelope came, and in the same commit that it is tried no more."""
     connection.execute("INSERT OR IGNORE INTO came VALUES (?, ?, ?)", row)
     connection.execute(_UNTRY, row[:2])
+
+
+def _meet(connection: sqlite3.Connection, row: tuple[bytes, bytes, int], gone: bytes | None) -> None:
+    """Keep a bundle, in the same commit in place of one that there is no room for any more."""
+    connection.execute("REPLACE INTO met VALUES (?, ?, ?)", row)
+    connection.execute("DELETE FROM met WHERE node = ?", (gone,))
 
 
 def _load(

@@ -1,7 +1,8 @@
 """What a node keeps for durable messages: bounded, and there again after a restart."""
 
+import sqlite3
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import trio
 
 from autonomy_trio.fabric import memories
 from autonomy_trio.fabric.memories import Memories, open_memories
+from autonomy_trio.trust.identity import Bundle, verify_bundle
+from autonomy_trio.trust.vault import Vault
 
 NOW, LATER = 1_800_000_000, 1_800_000_600
 SENDER, ONE, TWO = b"s" * 32, b"1" * 16, b"2" * 16
@@ -77,3 +80,21 @@ async def test_without_a_home_tries_are_counted_while_the_process_lives(autojump
         assert kept.tries(SENDER, ONE) == 1
         await kept.take_back(SENDER, ONE)
         assert kept.tries(SENDER, ONE) == 0
+
+
+async def test_the_bundles_that_are_kept_are_bounded_on_the_disk_too(
+    tmp_path: Path, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(memories, "MOST_MET", 2)
+    bundles = list[Bundle]()
+    for number in range(5):
+        with Vault.in_memory() as vault:
+            vault.renew(NOW + number)
+            bundles.append(verify_bundle(vault.bundle(NOW + number), NOW + number))
+    async with opened(tmp_path) as kept:
+        for bundle in bundles:
+            await kept.meet(bundle)
+        assert [kept.bundle(each.identifier, LATER) is not None for each in bundles] == [False] * 3 + [True] * 2
+    with closing(sqlite3.connect(tmp_path / memories.FILE)) as file:
+        found = {node for (node,) in file.execute("SELECT node FROM met")}
+    assert found == {each.identifier for each in bundles[3:]}, "strangers fill the disk"
