@@ -169,6 +169,18 @@ async def test_a_node_that_left_is_not_looked_for_at_its_old_relay_again(site: S
     assert one.cluster._passing._route(bob.id) is None
 
 
+async def test_a_node_is_looked_for_where_it_was_said_to_be_last(site: Site) -> None:
+    """A relay that could not say that a node left, for Redis was away, keeps nobody from reaching it at another."""
+    one, two, three = await site.relay(), await site.relay(), await site.relay()
+    alice, bob = await one.neighbour(), await three.neighbour()
+    (now,) = await one.cluster.redis.do(("TIME",))
+    place, relay = f"autonomy:1:at:{bob.id.hex()}", two.cluster._token.hex()
+    await one.cluster.redis.do(("ZADD", place, int(now[0]) + int(passing.NODE_LIFE) - 10, relay))
+    await alice.send(bob.id, PACKET)
+    assert await hear(bob) == Deliver(alice.id, PACKET)
+    assert one.relay.statistics().refused == 0
+
+
 async def test_a_node_at_two_relays_is_reached_by_the_other_when_one_dies(site: Site) -> None:
     one, two, three = await site.relay(), await site.relay(), await site.relay()
     alice, vault = await one.neighbour(), Vault.in_memory()
@@ -280,6 +292,8 @@ async def test_what_is_published_at_one_relay_is_found_at_another_and_by_one_tha
     three = await site.relay()
     carol = await three.neighbour()
     assert await found(carol, "till") == 1
+    (kept,) = await one.cluster.redis.do(("HGET", "autonomy:1:records", alice.id.hex()))
+    assert kept[:40].isdigit(), "Lua compares text as the locale of the server has it, which is not by its bytes"
     await alice.say(publish(alice.vault, serial=2))
     await found_so_often(bob, "till", 0)
     four = await site.relay()

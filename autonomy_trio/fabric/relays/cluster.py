@@ -8,7 +8,6 @@ read and forge none: that is between the nodes.
 """
 
 import itertools
-import struct
 from collections.abc import AsyncGenerator, Callable, Collection, Sequence
 from contextlib import asynccontextmanager, suppress
 from typing import Final, Protocol, TypeVar, final
@@ -32,7 +31,7 @@ from autonomy_trio.fabric.relays.cluster_words import (
     write_letter,
 )
 from autonomy_trio.fabric.relays.directory import MOST_BUNDLES, MOST_LISTED
-from autonomy_trio.fabric.relays.passing import AWAY, UNKNOWN, Passing
+from autonomy_trio.fabric.relays.passing import AWAY, NODE_LIFE, UNKNOWN, Passing
 from autonomy_trio.fabric.stores.journal import StoreFailed
 from autonomy_trio.fabric.stores.redis import RETRY_EVERY, Redis, listen
 from autonomy_trio.fabric.stores.redis_store import MAIL, PREFIX
@@ -48,9 +47,6 @@ RELAY_LIFE: Final = 10.0
 
 SAY_EVERY: Final = 3.0
 """Seconds between two words of a relay that it is there."""
-
-NODE_LIFE: Final = 30.0
-"""Seconds for which a node counts as attached after its relay's last word of it."""
 
 NODES_EVERY: Final = 10.0
 """Seconds between two words about each node."""
@@ -76,8 +72,8 @@ _K = TypeVar("_K")
 _V = TypeVar("_V")
 
 
-_ORDER: Final = struct.Struct(">QQ")
-"""By which of two records of a node the newer is known, in front of each."""
+_ORDER_BYTES: Final = 40
+"""In front of each record: digits that tell which of a node's is newer, however the server's locale sorts text."""
 
 _SAY: Final = f"""
 local now, life, relay = tonumber(redis.call('TIME')[1]), tonumber(ARGV[1]), ARGV[2]
@@ -112,7 +108,7 @@ _LIST: Final = f"""
 local records, ends = '{_RECORDS}', '{_RECORDS}:expiry'
 local node, order, expires, most, record = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local old = redis.call('HGET', records, node)
-if old and old:sub(1, 16) >= order then return 0 end
+if old and old:sub(1, {_ORDER_BYTES}) >= order then return 0 end
 if record == '' then
   redis.call('HDEL', records, node)
   redis.call('ZREM', ends, node)
@@ -293,7 +289,7 @@ class Cluster:
             ((cursor, pairs),) = await self.redis.do(("HSCAN", _RECORDS, cursor, "COUNT", 100))
             for record in pairs[1::2]:
                 with suppress(ProtocolError):
-                    frame = decode_frame(record[_ORDER.size :])
+                    frame = decode_frame(record[_ORDER_BYTES:])
                     if isinstance(frame, Publish):
                         here.learn(frame.listing)
                 await trio.lowlevel.checkpoint()  # each costs signature checks
@@ -362,7 +358,7 @@ class Cluster:
         listing, found = published
         record = found.record
         kept = encode_frame(Publish(listing)) if record.agents else b""
-        order = _ORDER.pack(record.seq, record.serial)
+        order = f"{record.seq:020}{record.serial:020}".encode()
         return [
             ("EVAL", _LIST, 0, record.node.hex(), order, record.expires, MOST_LISTED, kept),
             ("PUBLISH", EVERYBODY, write_letter(self._token, [Listed(listing)])),

@@ -22,6 +22,9 @@ from autonomy_trio.fabric.stores.redis import Redis
 from autonomy_trio.fabric.stores.redis_store import PREFIX
 from autonomy_trio.logs import get_log
 
+NODE_LIFE: Final = 30.0
+"""Seconds for which a node counts as attached after its relay's last word of it."""
+
 ROUTE_LIFE: Final = 5.0
 """Seconds for which it is remembered at which relay a node was found."""
 
@@ -52,11 +55,13 @@ OVERLOADED: Final = "overloaded"
 
 _log = get_log()
 
+# Where a node was said to be last comes first; later than it could be said is said by no relay.
 _FIND: Final = f"""
-local now, found = redis.call('TIME')[1], {{}}
+local now, found = tonumber(redis.call('TIME')[1]), {{}}
 for i = 2, #ARGV do
   found[i - 1] = ''
-  for _, relay in ipairs(redis.call('ZRANGEBYSCORE', '{PREFIX}at:' .. ARGV[i], now, '+inf')) do
+  local said = redis.call('ZREVRANGEBYSCORE', '{PREFIX}at:' .. ARGV[i], now + {int(NODE_LIFE)}, now)
+  for _, relay in ipairs(said) do
     if relay ~= ARGV[1] and redis.call('EXISTS', '{PREFIX}relay:' .. relay) == 1 then
       found[i - 1] = relay
       break
