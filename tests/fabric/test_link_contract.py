@@ -5,6 +5,7 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import pytest
 import trio
+import trio.testing
 
 from autonomy_trio.errors import LinkBroken
 from autonomy_trio.fabric.links.addresses import ListenAddress
@@ -122,6 +123,22 @@ async def test_closing_waits_a_second_at_most_for_the_other_end_and_twice_does_n
     with trio.fail_after(10):
         await here.aclose()
         await here.aclose()
+
+
+async def test_closing_ends_the_wait_of_who_receives(ends: Ends, nursery: trio.Nursery) -> None:
+    here, _ = ends
+    ended = trio.Event()
+
+    async def wait_for_more() -> None:
+        with pytest.raises(LinkBroken):
+            await here.receive()
+        ended.set()
+
+    nursery.start_soon(wait_for_more)
+    await trio.testing.wait_all_tasks_blocked()
+    with trio.fail_after(10):
+        await here.aclose()
+        await ended.wait()
 
 
 async def test_who_takes_much_lets_others_run(ends: Ends, nursery: trio.Nursery) -> None:

@@ -96,8 +96,8 @@ class TcpLink:
                 await self._stream.send_eof()
                 while await self._stream.receive_some(RECEIVE_BYTES):
                     pass
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
-                pass  # it is closed already
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):
+                pass  # it is closed already, or another task sees it end
         await trio.aclose_forcefully(self._stream)
 
 
