@@ -132,6 +132,14 @@ def held(node: Node) -> int:
     return node.statistics().waiting
 
 
+def leave(node: Node, other: Node) -> None:
+    """Have a node take leave of another one, as if it were to end."""
+    identifier = other._vault.identifier
+    node._peers.endpoint.close(identifier, "it leaves")
+    node._peers._carry_out()
+    node._peers._end(node._peers._peers[identifier], "it leaves")
+
+
 async def test_a_full_mailbox_over_there_blocks_tell_over_here_and_nothing_else(
     net: Net, autojump_clock: object
 ) -> None:
@@ -357,7 +365,6 @@ async def test_a_node_full_of_what_waits_grants_less_and_takes_no_more(
     net: Net, autojump_clock: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(flows, "MOST_HELD", WINDOW_BYTES)
-    monkeypatch.setattr("autonomy_trio.fabric.peers.reception.MOST_HELD", WINDOW_BYTES)
     async with net.node([Slow]) as server, net.node() as user, net.node() as third:
         server.spawn(Slow, "other")
         slow, other = user.ref(server.address("slow"), Slow), third.ref(server.address("other"), Slow)
@@ -589,3 +596,21 @@ async def test_two_relays_that_reorder_break_neither_order_nor_credit(autojump_c
             with trio.fail_after(5):
                 await Told().put(slow, 300, BALLAST)
             assert (await slow.ask(Look()))[50:] == list(range(300))
+
+
+async def test_a_node_that_comes_again_and_again_holds_no_more_than_one_may(net: Net, autojump_clock: object) -> None:
+    async with net.node([Slow]) as server, net.node() as user:
+        names = [server.spawn(Slow, f"slow-{number}").name for number in range(PEER_WINDOW_BYTES // WINDOW_BYTES)]
+        async with trio.open_nursery() as nursery:
+            for name in names:
+                nursery.start_soon(server.ref(name, Slow).ask, Nap(600))
+            for _ in range(3):
+                for name in names:
+                    with pytest.raises(MailboxFull):
+                        fill(user.ref(server.address(name), Slow))
+                    await trio.sleep(0.02)
+                await trio.sleep(2)
+                leave(user, server)
+                await trio.sleep(1)
+                assert held(server) <= PEER_WINDOW_BYTES
+            nursery.cancel_scope.cancel()

@@ -193,8 +193,6 @@ class Outflows:
 class Inflows:
     """What one other node sends to agents here."""
 
-    held_bytes: int = 0
-    """Bytes of messages that wait for room in a mailbox."""
     missing: int = 0
     """Messages that were lost on the way and are not counted yet."""
     _uncredited: int = 0
@@ -233,19 +231,9 @@ class Inflows:
         missing, self.missing = self.missing, 0
         return missing
 
-    def may_hold(self, flow: Granting, cost: int) -> bool:
-        """Tell whether a message may wait for room in its mailbox."""
-        return flow.may_hold(cost) and self.held_bytes + cost <= PEER_WINDOW_BYTES
-
-    def hold(self, flow: Granting, number: int, cost: int) -> None:
-        """Let a message wait for room in its mailbox."""
-        flow.hold(number, cost)
-        self.held_bytes += cost
-
     def let_go(self, flow: Granting, entry: Message, cost: int) -> None:
         """Let a message wait no more."""
         flow.let_go(entry.number)
-        self.held_bytes -= cost
         self._count(flow, entry.recipient, cost)
 
     def dispose(self, flow: Granting, entry: Message, cost: int) -> None:

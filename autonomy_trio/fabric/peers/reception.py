@@ -10,7 +10,7 @@ import trio
 from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.watches import Outsider
 from autonomy_trio.errors import DeliveryError, NotDelivered, OutcomeUnknown, Overloaded
-from autonomy_trio.fabric.peers.flows import MOST_HELD
+from autonomy_trio.fabric.peers import flows
 from autonomy_trio.fabric.peers.outcomes import error_entry
 from autonomy_trio.fabric.peers.peer import Answering, Full, Judge, Peer
 from autonomy_trio.fabric.peers.streams import Feeding
@@ -48,6 +48,8 @@ class Reception:
     """Makes what takes the publications to a topic here for an agent elsewhere."""
     held_bytes: int = 0
     """Bytes of messages from all nodes that wait for room in a mailbox."""
+    _held: dict[bytes, int] = attrs.field(factory=dict[bytes, int])
+    """The same by node: what one left behind that has gone, or was restarted, counts when it comes again."""
     missing: int = 0
     """Messages that were lost on the way, as far as those after them show."""
     lost: int = 0
@@ -116,20 +118,30 @@ class Reception:
     def _hold(self, peer: Peer, flow: Granting | None, entry: Message, full: Full) -> Callable[[], None] | Overloaded:
         """Let a message wait for room in its mailbox; returns what takes it back, or why it may not."""
         inflows, cost = peer.inflows, message_cost(entry)
-        if flow is None or not inflows.may_hold(flow, cost) or self.held_bytes + cost > MOST_HELD:
+        if flow is None or not (flow.may_hold(cost) and self._may_hold(peer.identifier, cost)):
             if flow is not None:
                 inflows.dispose(flow, entry, cost)
             return self._judge.overflow(peer, entry)
-        inflows.hold(flow, entry.number, cost)
-        self.held_bytes += cost
+        flow.hold(entry.number, cost)
+        self._note_held(peer.identifier, cost)
 
         def let_go() -> None:
             inflows.let_go(flow, entry, cost)
-            self.held_bytes -= cost
+            self._note_held(peer.identifier, -cost)
             if inflows.has_words:
                 peer.wake()
 
         return full.cell.put_in_lobby(full.delivery, let_go)
+
+    def _may_hold(self, node: bytes, cost: int) -> bool:
+        held = self._held.get(node, 0)
+        return held + cost <= flows.PEER_WINDOW_BYTES and self.held_bytes + cost <= flows.MOST_HELD
+
+    def _note_held(self, node: bytes, cost: int) -> None:
+        self.held_bytes += cost
+        held = self._held[node] = self._held.get(node, 0) + cost
+        if not held:
+            del self._held[node]
 
     def _refuse_nobody(self, peer: Peer, entry: Message) -> None:
         """Refuse what an agent says that is not known here; its node is told, and introduces it when it next speaks."""
