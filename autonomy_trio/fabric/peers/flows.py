@@ -288,6 +288,11 @@ def window_for(held: int) -> int:
     return WINDOW_BYTES if held <= MOST_HELD // 2 else WINDOW_BYTES // 16
 
 
+def may_hold(of_one: int, of_all: int) -> bool:
+    """Tell whether so many bytes of one node, and of all, may wait for room in mailboxes."""
+    return of_one <= PEER_WINDOW_BYTES and of_all <= MOST_HELD
+
+
 def _taken(flows: dict[str, F]) -> Iterator[tuple[str, F]]:
     for name in list(flows)[:MOST_WORDS]:
         yield name, flows.pop(name)

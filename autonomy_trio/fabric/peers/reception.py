@@ -10,7 +10,7 @@ import trio
 from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.watches import Outsider
 from autonomy_trio.errors import DeliveryError, NotDelivered, OutcomeUnknown, Overloaded
-from autonomy_trio.fabric.peers import flows
+from autonomy_trio.fabric.peers.flows import may_hold
 from autonomy_trio.fabric.peers.outcomes import error_entry
 from autonomy_trio.fabric.peers.peer import Answering, Full, Judge, Peer
 from autonomy_trio.fabric.peers.streams import Feeding
@@ -134,8 +134,7 @@ class Reception:
         return full.cell.put_in_lobby(full.delivery, let_go)
 
     def _may_hold(self, node: bytes, cost: int) -> bool:
-        held = self._held.get(node, 0)
-        return held + cost <= flows.PEER_WINDOW_BYTES and self.held_bytes + cost <= flows.MOST_HELD
+        return may_hold(self._held.get(node, 0) + cost, self.held_bytes + cost)
 
     def _note_held(self, node: bytes, cost: int) -> None:
         self.held_bytes += cost
