@@ -12,7 +12,7 @@ from autonomy_trio.fabric.attachment import Attachment, Connect
 from autonomy_trio.fabric.durable import Durable
 from autonomy_trio.fabric.identity.histories import Histories
 from autonomy_trio.fabric.links.addresses import RelayAddress
-from autonomy_trio.fabric.peers.peers import Peers
+from autonomy_trio.fabric.peers.sessions import Sessions
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 from autonomy_trio.trust.vault import Vault
@@ -34,7 +34,7 @@ class Attachments:
 
     _vault: Vault
     _histories: Histories
-    _peers: Peers
+    _sessions: Sessions
     _nursery: trio.Nursery
     _connect: Connect
     _now: Callable[[], float]
@@ -141,7 +141,7 @@ class Attachments:
             return None
 
         def refused(node: bytes, reason: str) -> None:
-            self._peers.refused(attachment, node, reason)
+            self._sessions.refused(attachment, node, reason)
 
         if len(self._by_url) >= MOST_RELAYS and not self._release():
             raise ConfigurationError(f"{relay.url} would be relay number {MOST_RELAYS + 1} of this node: use fewer")
@@ -149,8 +149,8 @@ class Attachments:
             relay,
             self._vault,
             self._connect,
-            self._peers.receive,
-            self._peers.refresh,
+            self._sessions.receive,
+            self._sessions.refresh,
             self._now,
             refused,
             self._histories.see,
@@ -160,11 +160,11 @@ class Attachments:
         if self._fetches:
             attachment.fetch()
         attachment.on_records = self.on_records
-        attachment.on_detached = self._peers.refresh
+        attachment.on_detached = self._sessions.refresh
         if relay.pin is not None:
             self._histories.watcher.keep(relay.pin)
         self._by_url[relay.url] = attachment
-        self._peers.carriers.append(attachment)
+        self._sessions.carriers.append(attachment)
         return attachment
 
     def _release(self) -> bool:
@@ -172,7 +172,7 @@ class Attachments:
         for url, named_at in self._named.items():
             attachment = self._by_url[url]
             is_unused = named_at + UNUSED_AFTER <= trio.current_time() and not attachment.is_storing
-            if is_unused and not self._peers.uses(attachment):
+            if is_unused and not self._sessions.uses(attachment):
                 attachment.stop()
                 self._remove(attachment)
                 return True
@@ -181,4 +181,4 @@ class Attachments:
     def _remove(self, attachment: Attachment) -> None:
         self._named.pop(attachment.relay.url, None)
         del self._by_url[attachment.relay.url]
-        self._peers.carriers.remove(attachment)
+        self._sessions.carriers.remove(attachment)

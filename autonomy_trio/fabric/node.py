@@ -362,14 +362,14 @@ class Node:
             troubled=dict(self._runtime.keeper.troubled),
             dead_letters=self.dead_letters.counts(),
             decoded=self._admission.decoded,
-            peers=len(self._peers),
-            speakers=len(self._peers.voices),
+            peers=len(self._peers.sessions.peers),
+            speakers=len(self._peers.sessions.voices),
             unproven=self._admission.proofs.unproven,
             given_up=self._durable.given_up,
-            lost=self._peers.lost + self._peers.reception.lost,
-            missing=self._peers.reception.missing,
-            waiting=self._peers.reception.held_bytes,
-            dropped=self._peers.dropped,
+            lost=self._peers.sessions.lost + self._peers.sessions.reception.lost,
+            missing=self._peers.sessions.reception.missing,
+            waiting=self._peers.sessions.reception.held_bytes,
+            dropped=self._peers.sessions.dropped,
             relays=self._attachments.count_attached(),
         )
 
@@ -386,7 +386,7 @@ class Node:
     async def flush(self) -> None:
         """Wait until what was sent to other nodes has left, or was lost; at most the grace of the node."""
         with trio.move_on_after(self._runtime.grace):
-            await self._peers.wait_sent()
+            await self._peers.sessions.wait_sent()
             await self._attachments.flush()
 
     async def find(

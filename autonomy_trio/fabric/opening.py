@@ -40,6 +40,7 @@ from autonomy_trio.fabric.links.linking import listen as listen_for_links
 from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers.peers import Peers
+from autonomy_trio.fabric.peers.sessions import Sessions
 from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.fabric.relays.stores import Keeping, open_store
 from autonomy_trio.fabric.sealing import Sealing
@@ -176,7 +177,7 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
             with ExitStack() as ending:
                 async with open_runtime(ask_limit=ask_limit, grace=grace, interceptors=interceptors) as runtime:
                     parts = _assemble(ground, runtime, entries, published)
-                    ending.callback(parts.peers.close)  # however the block ends: whoever waits outside it is told
+                    ending.callback(parts.sessions.close)  # however the block ends: whoever waits outside it is told
                     _start(parts, ground)
                     if own_relay is not None and listen is not None:
                         listener = await listen_for_links(ListenAddress.parse_link(listen))
@@ -243,7 +244,7 @@ class _Parts:
     """A node, and those of its parts that are started and ended one by one."""
 
     node: Node
-    peers: Peers
+    sessions: Sessions
     durable: Durable
     attachments: Attachments
     enrolment: Enrolment
@@ -261,7 +262,8 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     admission.obey([(None, vault.history), *wallet.lists])
     built = _spec_of if ground.trust.policy is None else _built_spec
     admission.know(filter(None, map(built, factories_of(list(entries)))))
-    peers = Peers(_endpoint(vault, wallet, histories, now), admission, voices, ground.network, now)
+    sessions = Sessions(_endpoint(vault, wallet, histories, now), admission, voices, ground.network, now)
+    peers = Peers(sessions)
     durable = Durable(
         vault,
         histories,
@@ -274,7 +276,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     attachments = Attachments(
         vault,
         histories,
-        peers,
+        sessions,
         ground.network,
         ground.connect,
         now,
@@ -312,20 +314,20 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     )
     subscriptions = Subscriptions(runtime, admission, peers, voices, ground.network, attachments.attach_soon)
     runtime.topics.elsewhere = subscriptions.subscribe
-    peers.reception.subscriber = subscriptions.subscriber
-    peers.met = lambda bundle: ground.network.start_soon(sealing.meet, bundle)
+    sessions.reception.subscriber = subscriptions.subscriber
+    sessions.met = lambda bundle: ground.network.start_soon(sealing.meet, bundle)
     attachments.on_records = finding.take
     runtime.address_of, runtime.resolver = node.address, cast("Any", node.ref)
     runtime.know = lambda spec: admission.know([spec])
     runtime.owner = node
-    admission.read_ref = peers.read_ref = node.read_ref
-    return _Parts(node, peers, durable, attachments, enrolment, finding)
+    admission.read_ref = sessions.read_ref = node.read_ref
+    return _Parts(node, sessions, durable, attachments, enrolment, finding)
 
 
 def _start(parts: _Parts, ground: _Ground) -> None:
     """Start what runs for as long as the node does."""
-    ground.network.start_soon(parts.peers.run_timers)
-    ground.network.start_soon(parts.peers.run_repeats)
+    ground.network.start_soon(parts.sessions.run_timers)
+    ground.network.start_soon(parts.sessions.run_repeats)
     ground.network.start_soon(_renew, ground.vault, ground.now)
     ground.network.start_soon(parts.durable.run)
 

@@ -154,7 +154,7 @@ class RemoteRef(OutsideRef[Any]):
             raise NotDelivered(msg)
         if self._address.relay is not None:
             self._attach(self._address.relay)
-        return self._peers.voices.of(cell)
+        return self._peers.sessions.voices.of(cell)
 
 
 def _name(message: object) -> str:

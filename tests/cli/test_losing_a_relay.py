@@ -103,7 +103,7 @@ async def test_a_relay_that_is_killed_leaves_no_ask_and_no_stream_waiting(tmp_pa
             load = Load(near.ref(f"{far.identifier}/worker", Worker))
             with trio.fail_after(PATIENCE):
                 assert await load.worker.ask(Work(-1)) == -1
-                carrier = near._peers._peers[parse_identifier(far.identifier)].carrier
+                carrier = near._peers.sessions.peers[parse_identifier(far.identifier)].carrier
                 assert isinstance(carrier, Attachment)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(load.read)

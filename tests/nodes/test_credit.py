@@ -331,7 +331,7 @@ async def test_traffic_beyond_a_grant_is_refused_and_counted(net: Net, autojump_
             ask = Ask(77, "slow", "Nap", encode_payload(Nap(1)), None, 0, 0)
             say(user, server, ask, Open(78, "slow", "Numbers", encode_payload(Numbers(1)), 1, 0, 0))
             await trio.sleep(1)
-            (peer,) = server._peers._peers.values()
+            (peer,) = server._peers.sessions.peers.values()
             assert not peer.feeding
             assert 77 not in peer.served
         assert len(await slow.ask(Look())) == 1020 - refused
@@ -380,7 +380,7 @@ async def test_a_node_full_of_what_waits_grants_less_and_takes_no_more(
             assert server.dead_letters.counts()["overloaded"] >= 10
             say(third, server, Blocked("other", 0))
             await trio.sleep(1)
-            (peer,) = third._peers._peers.values()
+            (peer,) = third._peers.sessions.peers.values()
             assert peer.outflows._flow("other").spending.window == WINDOW_BYTES // 16
         assert len(await slow.ask(Look())) == 300
 
@@ -501,7 +501,7 @@ async def test_flows_are_forgotten_where_nothing_is_under_way(
         await Told().put(slow, 300, BALLAST)
         assert await slow.ask(Look()) == list(range(300))
         await trio.sleep(30)
-        (near,), (far,) = user._peers._peers.values(), server._peers._peers.values()
+        (near,), (far,) = user._peers.sessions.peers.values(), server._peers.sessions.peers.values()
         assert len(far.inflows._flows) <= 16
         assert near.outflows.under_way < PEER_WINDOW_BYTES // 4
         assert len(await slow.ask(Look())) == 300
@@ -544,7 +544,7 @@ async def test_words_about_credit_do_not_keep_a_node_knocking_at_one_that_has_go
     async with net.node([Slow]) as server, net.node() as user:
         assert await user.ref(server.address("slow"), Slow).ask(Look()) == []
         await trio.sleep(20)  # what is sent now must be preceded by a handshake
-        (peer,) = server._peers._peers.values()
+        (peer,) = server._peers.sessions.peers.values()
         net.loses = lambda frame: True
         before = net.packets(XX1)
         peer.inflows.asked(Blocked("slow", 1 << 33))
@@ -569,10 +569,10 @@ async def test_two_relays_that_reorder_break_neither_order_nor_credit(autojump_c
             server.spawn(Slow, "other")
             slow, other = (user.ref(f"{server.identifier}/{name}", Slow) for name in ("slow", "other"))
             assert await slow.ask(Look()) == await other.ask(Look()) == []
-            state = user._peers.endpoint._roster.get(server._vault.identifier)
+            state = user._peers.sessions.endpoint._roster.get(server._vault.identifier)
             assert state is not None
             assert state.current is not None
-            one, two = user._peers.carriers
+            one, two = user._peers.sessions.carriers
 
             async def over(carrier: Carrier, first: int, ref: AgentRef[Any]) -> None:
                 assert state.current is not None

@@ -270,8 +270,8 @@ async def test_a_peer_that_was_restarted_is_left_in_peace(
         await trio.sleep(1)
         net.loses = lambda frame: False
         async with net.node() as alice:
-            alice._peers.endpoint.connect(server._vault.identifier, virtual_now(), trio.current_time())
-            alice._peers._carry_out()
+            alice._peers.sessions.endpoint.connect(server._vault.identifier, virtual_now(), trio.current_time())
+            alice._peers.sessions._carry_out()
             await trio.sleep(400)
             assert server.statistics().peers == 0
 
@@ -284,7 +284,7 @@ async def test_a_request_number_used_again_does_not_mix_two_asks_up(world: World
     await trio.sleep(0.1)
     say(world.alice, world.server, Cancel(77), hold(77, 100))
     await trio.sleep(10)
-    (peer,) = world.server._peers._peers.values()
+    (peer,) = world.server._peers.sessions.peers.values()
     assert list(peer.served) == [77], "the first one's end was taken for the second's"
 
 
@@ -316,18 +316,18 @@ async def test_nothing_is_kept_of_a_peer_that_has_gone(net: Net, autojump_clock:
                 nursery.cancel_scope.cancel()
         await trio.sleep(60)
         assert server.statistics().peers == 0
-        assert server._peers.endpoint._roster._expected == {}
+        assert server._peers.sessions.endpoint._roster._expected == {}
 
 
 async def test_what_is_kept_of_a_nodes_agents_is_bounded_in_bytes(world: World, autojump_clock: object) -> None:
     assert await world.alice.ref(world.address, Counter).ask(Add(1)) == Total(1)
-    vault, peers, to = world.alice._vault, world.alice._peers, world.server._vault.identifier
+    vault, sessions, to = world.alice._vault, world.alice._peers.sessions, world.server._vault.identifier
     for number in range(120):
         agent = Speaker(vault.introduce(str(number), virtual_now()), inherits=True, presentations=(bytes(20_000),))
-        peers.endpoint.send(to, [Watch(number, "none", 0)], virtual_now(), trio.current_time(), {0: agent})
-        peers._carry_out()
+        sessions.endpoint.send(to, [Watch(number, "none", 0)], virtual_now(), trio.current_time(), {0: agent})
+        sessions._carry_out()
     await trio.sleep(0.5)
-    (peer,) = world.server._peers._peers.values()
+    (peer,) = world.server._peers.sessions.peers.values()
     sizes = [known.size for known, _ in peer.proof.agents.values()]
     assert 0.9 * INTRODUCTIONS_BYTES < sum(sizes) == peer.proof.size <= INTRODUCTIONS_BYTES
 
@@ -343,7 +343,7 @@ async def test_a_flood_of_agents_credentials_is_not_looked_at(world: World, auto
     await trio.sleep(0.5)
     assert proofs.unproven == 256
     assert sum("more credentials than are looked at" in letter.why for letter in world.server.dead_letters) == 24
-    (peer,) = world.server._peers._peers.values()
+    (peer,) = world.server._peers.sessions.peers.values()
     assert len(peer.watched) == 16
 
 
@@ -367,10 +367,10 @@ async def test_who_asks_and_takes_no_answers_does_not_fill_the_memory(
         await bob.ref(world.address).ask(Add(1))
     # Bob ends the session that the server sends on, goes on with an older one, and takes part in no handshake.
     world.net.loses = lambda frame: isinstance(frame, Send) and frame.packet[1] in (1, 2, 3)
-    state = server._peers.endpoint._roster.get(bob._vault.identifier)
+    state = server._peers.sessions.endpoint._roster.get(bob._vault.identifier)
     assert state is not None
     state.current = None
-    (peer,) = server._peers._peers.values()
+    (peer,) = server._peers.sessions.peers.values()
     for first in range(0, 256 * 100, 256):
         say(bob, server, *[Ask(first + number, "", "", b"", None, sender, 0) for number in range(256)])
         await trio.sleep(0.02)
@@ -394,9 +394,9 @@ async def test_replies_that_nobody_takes_do_not_fill_the_memory(net: Net, autoju
     async with net.node([Library]) as server, net.node() as bob:
         assert len(await bob.ref(server.address("library"), Library).ask(Fetch())) == 100_000
         net.loses = lambda frame: isinstance(frame, Send) and frame.packet[1] in (1, 2, 3)
-        state = server._peers.endpoint._roster.get(bob._vault.identifier)
+        state = server._peers.sessions.endpoint._roster.get(bob._vault.identifier)
         assert state is not None
-        (peer,) = server._peers._peers.values()
+        (peer,) = server._peers.sessions.peers.values()
         state.current, first = None, 1000
         # What asks is looked at while little waits, so all of it comes at once.
         asks = [Ask(first + number, "library", "Fetch", encode_payload(Fetch()), None, 0, 0) for number in range(1000)]

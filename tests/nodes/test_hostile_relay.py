@@ -16,7 +16,7 @@ def replay(world: World, packets: list[bytes]) -> None:
     for node in (world.server, world.alice, world.bob):
         (attachment,) = node._attachments._by_url.values()
         for packet in packets:
-            node._peers.receive(attachment, world.alice._vault.identifier, packet)
+            node._peers.sessions.receive(attachment, world.alice._vault.identifier, packet)
 
 
 async def test_a_replay_of_all_traffic_to_every_node_dispatches_nothing_and_sessions_live_on(
@@ -48,7 +48,7 @@ async def test_a_replay_after_a_restart_of_the_receiver_dispatches_nothing(net: 
         async with net.node([Counter], home=home) as server:
             (attachment,) = server._attachments._by_url.values()
             for packet in net.delivered():
-                server._peers.receive(attachment, alice._vault.identifier, packet)
+                server._peers.sessions.receive(attachment, alice._vault.identifier, packet)
             await trio.sleep(0.2)
             assert server.statistics().decoded == 0
             assert await alice.ref(address, Counter).ask(Add(1)) == Total(1)

@@ -71,7 +71,7 @@ class Pair:
     @property
     def fabric(self) -> TestFabric:
         """That of the relay by which the two speak now."""
-        carrier = self.near._peers._peers[parse_identifier(self.far.identifier)].carrier
+        carrier = self.near._peers.sessions.peers[parse_identifier(self.far.identifier)].carrier
         assert isinstance(carrier, Attachment)
         return self.fabrics[carrier.relay.url]
 

@@ -179,7 +179,7 @@ async def test_an_ask_that_was_not_sent_is_withdrawn_from_the_queue(net: Net, au
         nowhere = alone.ref(f"I{'0' * 64}/counter", Counter)
         with trio.move_on_after(1):
             await nowhere.ask(Add(1))
-        (peer,) = alone._peers._peers.values()
+        (peer,) = alone._peers.sessions.peers.values()
         assert (list(peer.waiting), peer.waiting_bytes, peer.asked) == ([], 0, {})
 
 

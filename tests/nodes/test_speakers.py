@@ -358,7 +358,7 @@ async def test_agents_that_never_speak_elsewhere_cost_no_key(
         for number in range(1000):
             alice.spawn(Clerk, f"clerk_{number}")
         assert await alice.ref(server.address("bank"), Bank).ask(Who()) == alice.identifier
-        assert len(alice._peers.voices) == 0
+        assert len(alice._peers.sessions.voices) == 0
 
 
 async def test_many_agents_are_introduced_no_faster_than_they_are_verified_and_none_is_refused(
@@ -384,7 +384,7 @@ async def test_an_agent_that_was_forgotten_is_told_so_and_speaks_again(net: Net,
     async with net.node([Bank]) as server, net.node([Clerk]) as alice:
         address = server.address("bank")
         clerk = await ask_who(alice, "clerk", address)
-        channel = server._peers.endpoint._roster.get(alice._vault.identifier).current  # type: ignore[union-attr]
+        channel = server._peers.sessions.endpoint._roster.get(alice._vault.identifier).current  # type: ignore[union-attr]
         assert channel is not None
         channel.introduced = IntroducedAgents()
         assert await ask_who(alice, "clerk", address) == "NotDelivered"
@@ -402,7 +402,7 @@ async def test_an_agent_speaks_on_after_its_session_was_renewed_and_its_peer_res
                 for _ in range(3):
                     assert await ask_who(alice, "clerk", server.address("bank")) == clerk
                     await trio.sleep(seconds)
-                known = server._peers.endpoint._roster.get(alice._vault.identifier)
+                known = server._peers.sessions.endpoint._roster.get(alice._vault.identifier)
                 assert known is not None
                 assert len(known.agents) == 1
 
@@ -448,7 +448,7 @@ async def test_in_its_own_process_an_agent_is_known_by_its_name(net: Net, autoju
         for address in ("bank", node.address("bank")):
             assert await node.ref("clerk").ask(Everything(address)) == ["clerk", "clerk"]
         assert bank.heard == [Sender("clerk", "")] * 8
-        assert len(node._peers.voices) == 0
+        assert len(node._peers.sessions.voices) == 0
 
 
 def test_a_voice_that_left_as_it_is_would_be_nobodys() -> None:

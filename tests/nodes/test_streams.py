@@ -48,7 +48,7 @@ class Pair:
     @property
     def serving(self) -> Peer:
         """The reader as the server sees it."""
-        return self.server._peers._peers[self.reader._vault.identifier]
+        return self.server._peers.sessions.peers[self.reader._vault.identifier]
 
     def say(self, node: Node, to: Node, *entries: Entry) -> None:
         """Have a node send what no ref would."""
@@ -302,7 +302,7 @@ async def test_credit_past_what_a_reader_may_grant_makes_no_flood(pair: Pair, au
 async def test_items_that_nobody_allowed_or_wanted_are_not_kept(pair: Pair, autojump_clock: object) -> None:
     async with pair.service.stream(Count(1, wait=True)) as numbers:
         assert await anext(numbers) == 0
-        peer = pair.reader._peers._peers[pair.server._vault.identifier]
+        peer = pair.reader._peers.sessions.peers[pair.server._vault.identifier]
         ((request, reading),) = peer.reading.items()
         pair.say(pair.server, pair.reader, *(Item(request, index, b"\x05") for index in range(1, 200)))
         pair.say(pair.server, pair.reader, *(Item(99, index, b"\x05") for index in range(200)))
@@ -331,7 +331,7 @@ async def test_on_links_that_err_a_stream_is_whole_or_ends_in_an_error(seed: int
         await trio.sleep(LEASE + 2 * REPEAT_EVERY)
         made, ended = streamed(server.node)
         assert ended == (made > 0), "an opening that was lost began nothing, and what began has ended"
-        assert not any(peer.feeding for peer in server.node._peers._peers.values())
+        assert not any(peer.feeding for peer in server.node._peers.sessions.peers.values())
 
 
 async def test_items_that_are_there_at_once_travel_together(pair: Pair, autojump_clock: object) -> None:

@@ -263,7 +263,7 @@ async def test_subscriptions_of_one_node_are_bounded_with_its_watches(pair: Pair
     for first in range(0, 1200, 100):
         say(pair.user, pair.server, *(Subscribe(10_000 + first + each, "#prices", "trader", 0) for each in range(100)))
     await trio.sleep(1)
-    (peer,) = pair.server._peers._peers.values()
+    (peer,) = pair.server._peers.sessions.peers.values()
     assert len(peer.watched) == MOST_WATCHES
     pair.publish(1)
     await trio.sleep(1)

@@ -38,7 +38,7 @@ class Pair:
     @property
     def serving(self) -> Peer:
         """The user's node as the server sees it."""
-        return self.server._peers._peers[self.user._vault.identifier]
+        return self.server._peers.sessions.peers[self.user._vault.identifier]
 
     def outsiders(self) -> int:
         found = self.server._runtime.find("service")
@@ -47,8 +47,9 @@ class Pair:
 
     def say(self, *entries: Entry) -> None:
         """Have the user's node send what no ref would."""
-        self.user._peers.endpoint.send(self.server._vault.identifier, entries, virtual_now(), trio.current_time())
-        self.user._peers._carry_out()
+        sessions = self.user._peers.sessions
+        sessions.endpoint.send(self.server._vault.identifier, entries, virtual_now(), trio.current_time())
+        sessions._carry_out()
 
 
 @pytest.fixture

@@ -89,12 +89,13 @@ class Net:
 def say(node: Node, to: Node, *entries: Entry, speakers: Mapping[int, Speaker] = NOBODY) -> None:
     """Have a node send what no ref would, numbered as its messages are, whether there is credit or not."""
     identifier, now = to._vault.identifier, trio.current_time()
-    peer = node._peers._peer(identifier)
+    sessions = node._peers.sessions
+    peer = sessions.peer(identifier)
     for entry in entries:
         if isinstance(entry, Message):
             peer.outflows._reserve(peer.outflows._flow(entry.recipient), message_cost(entry))
-    node._peers.endpoint.send(identifier, [peer.leave(entry, now) for entry in entries], virtual_now(), now, speakers)
-    node._peers._carry_out()
+    sessions.endpoint.send(identifier, [peer.leave(entry, now) for entry in entries], virtual_now(), now, speakers)
+    sessions._carry_out()
 
 
 @asynccontextmanager

@@ -20,17 +20,16 @@ from autonomy_trio.fabric.identity.voices import Pace
 from autonomy_trio.fabric.links.buckets import TokenBucket
 from autonomy_trio.fabric.peers.flows import Inflows, Outflows
 from autonomy_trio.fabric.peers.outcomes import Expected, error_entry, read_error, read_value, reply_entry
-from autonomy_trio.fabric.peers.streams import LEASE, MOST_STREAMS, Feeding, Reading
+from autonomy_trio.fabric.peers.streams import MOST_STREAMS, Feeding, Reading
 from autonomy_trio.fabric.peers.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
-from autonomy_trio.wire.constants import AWAITED, LARGEST_NUMBER
+from autonomy_trio.wire.constants import LARGEST_NUMBER
 from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.entries import (
     Answer,
     Ask,
-    Awaited,
     Cancel,
     Down,
     Entry,
@@ -385,22 +384,6 @@ class Peer:
         self.take_out(lambda entry: isinstance(entry, Answer))
         for request in (*self.served, *self.feeding, *self.watched):
             self.cancel(request)
-
-    def ask_about_sent(self, before: float) -> None:
-        """Ask which asks are still open there, of those sent before a time, unless such a word waits to leave."""
-        if any(isinstance(entry, Awaited) for entry in self.waiting):
-            return
-        asks = self.asked.values()
-        sent = [each.entry.request for each in asks if each.sent_at is not None and each.sent_at < before]
-        for start in range(0, len(sent), AWAITED):
-            self.post(Awaited(tuple(sent[start : start + AWAITED])))
-
-    def end_silent(self, now: float) -> None:
-        """End the streams and watches of a node that has said nothing of them for too long."""
-        silent: list[Feeding | Watched] = [*self.feeding.values(), *self.watched.values()]
-        for each in silent:
-            if now >= each.heard_at + LEASE:
-                self.cancel(each.request)
 
     def cancel(self, request: int) -> None:
         """Withdraw an ask, a stream or a watch of the node's."""
