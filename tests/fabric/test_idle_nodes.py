@@ -21,7 +21,7 @@ from tests.support.processes import Process, environment
 IDLE: Final = 2000
 ADDRESSES: Final = 8
 """Network addresses that they come from, for a relay bounds what comes from one."""
-AT_ONCE: Final = 50
+AT_ONCE: Final = 20
 PATIENCE: Final = 200.0
 LEAST_BYTES: Final = 24 * 1024
 """What a connection may cost a relay, as `python -m benchmarks network` measures it; it is doubled here."""
@@ -50,6 +50,7 @@ def resident(pid: int) -> int:
     return int(pages) * os.sysconf("SC_PAGE_SIZE")
 
 
+@pytest.mark.scale
 @pytest.mark.usefixtures("many_files", "several_addresses")
 async def test_two_thousand_idle_nodes_cost_a_relay_little_and_each_gets_its_message(
     nursery: trio.Nursery, tmp_path: Path

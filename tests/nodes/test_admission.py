@@ -282,11 +282,19 @@ async def test_an_agent_spawned_later_is_under_policy_too(world: World, autojump
 
 async def test_a_subclass_of_a_message_is_judged_as_its_own_action(net: Net, autojump_clock: object) -> None:
     @frozen
-    class Loud(Note):
+    class Quiet:
+        text: str
+
+    @frozen
+    class Loud(Quiet):
         pass
 
     @agent
     class Listener(Counter):
+        @on(Quiet, allow='principal.team == "payments"')
+        def quiet(self, message: Quiet) -> None:
+            self.notes.append(message.text)
+
         @on(Loud)
         def loud(self, message: Loud) -> None:
             self.notes.append(message.text.upper())
@@ -295,7 +303,7 @@ async def test_a_subclass_of_a_message_is_judged_as_its_own_action(net: Net, aut
         alice.add_credential(server.issue(alice.identifier, team="payments"))
         listener = alice.ref(server.address("listener"), Listener)
         await listener.tell(Loud("no permit of its own"))
-        await listener.tell(Note("heard"))
+        await listener.tell(Quiet("heard"))
         assert await listener.ask(Notes()) == ["heard"]
 
 

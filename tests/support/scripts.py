@@ -14,7 +14,7 @@ async def run_script(name: str, tmp_path: Path, **settings: str) -> subprocess.C
     """Run a script of the folder ``examples`` to its end."""
     env = environment(tmp_path, PYTHON=sys.executable, TMPDIR=str(tmp_path), **settings)
     script = str(ROOT / "examples" / name)
-    with trio.fail_after(2 * PATIENCE):
+    with trio.fail_after(4 * PATIENCE):
         return await trio.run_process(
             ["bash", script], env=env, capture_stdout=True, stderr=subprocess.STDOUT, check=False
         )
