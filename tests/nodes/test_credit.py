@@ -135,9 +135,9 @@ def held(node: Node) -> int:
 def leave(node: Node, other: Node) -> None:
     """Have a node take leave of another one, as if it were to end."""
     identifier = other._vault.identifier
-    node._peers.endpoint.close(identifier, "it leaves")
-    node._peers._carry_out()
-    node._peers._end(node._peers._peers[identifier], "it leaves")
+    node._peers.sessions.endpoint.close(identifier, "it leaves")
+    node._peers.sessions._carry_out()
+    node._peers.sessions._end(node._peers.sessions.peers[identifier], "it leaves")
 
 
 async def test_a_full_mailbox_over_there_blocks_tell_over_here_and_nothing_else(
