@@ -16,8 +16,8 @@ from autonomy_trio.actors.spec import Spec
 from autonomy_trio.actors.streams import CREDIT
 from autonomy_trio.errors import MessageError, NotDelivered, NotStored, UsageError
 from autonomy_trio.fabric.links.addresses import Address, RelayAddress
+from autonomy_trio.fabric.peers.asks import OpenAsk
 from autonomy_trio.fabric.peers.outcomes import Expected
-from autonomy_trio.fabric.peers.peer import OpenAsk
 from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.fabric.sealing import Depot, Sealing
 from autonomy_trio.messages import Untyped, encode_payload, item_type, reply_type, wire_name

@@ -27,8 +27,9 @@ from autonomy_trio.errors import (
 )
 from autonomy_trio.fabric import opening
 from autonomy_trio.fabric.links.addresses import Address
+from autonomy_trio.fabric.peers.asks import MOST_ANSWER_BYTES, OpenAsk
 from autonomy_trio.fabric.peers.outcomes import Expected
-from autonomy_trio.fabric.peers.peer import MOST_ANSWER_BYTES, MOST_SERVED, MOST_UNSENT, OpenAsk
+from autonomy_trio.fabric.peers.peer import MOST_SERVED, MOST_UNSENT
 from autonomy_trio.messages import Untyped, encode_payload
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.wire.constants import INTRODUCTIONS_BYTES

@@ -33,7 +33,8 @@ from autonomy_trio.errors import (
 from autonomy_trio.fabric.access.audit import AuditLog
 from autonomy_trio.fabric.access.proofs import Passage, Proof, Proofs
 from autonomy_trio.fabric.identity.voices import Voice, Voices
-from autonomy_trio.fabric.peers.peer import Full, Peer
+from autonomy_trio.fabric.peers.judge import Full
+from autonomy_trio.fabric.peers.peer import Peer
 from autonomy_trio.logs import get_log, printable
 from autonomy_trio.messages import check_sendable, decode_payload
 from autonomy_trio.payloads import Resolve

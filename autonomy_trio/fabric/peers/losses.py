@@ -4,13 +4,14 @@ import math
 from typing import TYPE_CHECKING
 
 from autonomy_trio.errors import NotDelivered, OutcomeUnknown
-from autonomy_trio.fabric.peers.peer import OpenAsk, Peer
+from autonomy_trio.fabric.peers.peer import Peer
 from autonomy_trio.fabric.peers.streams import LEASE, Feeding, Reading
 from autonomy_trio.logs import get_log
 from autonomy_trio.wire.constants import AWAITED
 from autonomy_trio.wire.entries import Answer, Awaited, Message, Standing, Tell
 
 if TYPE_CHECKING:
+    from autonomy_trio.fabric.peers.asks import OpenAsk
     from autonomy_trio.fabric.peers.watches import Watched
 
 _log = get_log()

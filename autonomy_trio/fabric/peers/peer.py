@@ -1,8 +1,8 @@
-"""One other node as the fabric sees it: what waits to leave for it, and the asks open between us."""
+"""One other node as the fabric sees it: what waits to leave for it, and what is open between us."""
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from math import ceil, inf
 from typing import Any, Final, Protocol, final
 
@@ -10,16 +10,12 @@ import attrs
 import trio
 from msgspec.structs import replace
 
-from autonomy_trio.actors.cell import Cell
-from autonomy_trio.actors.dead_letters import Reason
-from autonomy_trio.actors.delivery import Asked, Delivery, PendingReply
-from autonomy_trio.actors.delivery import Reply as Answered
-from autonomy_trio.actors.pools import PoolCell
-from autonomy_trio.errors import DeliveryError, Denied, MessageError, OutcomeUnknown, Overloaded
+from autonomy_trio.errors import Denied, Overloaded
 from autonomy_trio.fabric.identity.voices import Pace
 from autonomy_trio.fabric.links.buckets import TokenBucket
+from autonomy_trio.fabric.peers.asks import Answering, OpenAsk
 from autonomy_trio.fabric.peers.flows import Inflows, Outflows
-from autonomy_trio.fabric.peers.outcomes import Expected, error_entry, read_error, read_value, reply_entry
+from autonomy_trio.fabric.peers.outcomes import read_error
 from autonomy_trio.fabric.peers.streams import MOST_STREAMS, Feeding, Reading
 from autonomy_trio.fabric.peers.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
@@ -33,8 +29,6 @@ from autonomy_trio.wire.entries import (
     Cancel,
     Down,
     Entry,
-    Error,
-    Foreseen,
     Item,
     Message,
     Open,
@@ -42,14 +36,11 @@ from autonomy_trio.wire.entries import (
     Reply,
     Spoken,
     Standing,
-    Subscribe,
     Tell,
     Unwatch,
-    Watch,
     entry_size,
     next_batch,
 )
-from autonomy_trio.wire.introductions import Agent
 
 MILLISECONDS: Final = 1000
 """In a second."""
@@ -97,142 +88,11 @@ MOST_UNSENT: Final = 8 * MOST_WAITING
 MOST_UNSENT_BYTES: Final = 8 * MOST_WAITING_BYTES
 """The same in bytes."""
 
-MOST_ANSWER_BYTES: Final = 32 * MOST_WAITING_BYTES
-"""The same of what was asked before that, from which on there are errors in place of replies."""
-
-NO_ROOM: Final = "its answer found no room to wait in: the node that asked takes too little of what is sent to it"
-
 SHOWS: Final = (1.0, 64.0)
 """Credentials a second that are looked at from one node, and at once: each costs signature checks."""
 
 Path = tuple[Carrier, bytes]
 """A relay, and the node behind it that packets come from."""
-
-
-class Judge(Protocol):
-    """Who decides on what arrives and what leaves: the node's admission."""
-
-    def show(self, peer: "Peer", presentations: Sequence[bytes]) -> None:
-        """Take note of the credentials a node shows."""
-        ...
-
-    def admit(
-        self, peer: "Peer", entry: Message, agent: Agent | None, reply: Answered | None, *, late: bool
-    ) -> "Asked | Full | DeliveryError | None":
-        """Judge one message: the delivery of one that waits for its handler, why it may not pass, or None."""
-        ...
-
-    def overflow(self, peer: "Peer", entry: Message) -> Overloaded:
-        """Count a message that may pass, and came in spite of what its sender was granted."""
-        ...
-
-    def may_watch(self, peer: "Peer", entry: Watch, agent: Agent | None) -> Cell | PoolCell | None:
-        """Judge a watch: the agent, or None where there is none for that sender to watch; raises `Overloaded`."""
-        ...
-
-    def leave(self, peer: "Peer") -> None:
-        """Take note that a node has gone."""
-        ...
-
-    @property
-    def judges_sending(self) -> bool:
-        """Whether `may_send` could refuse anything."""
-        ...
-
-    def must_ask(self, peer: "Peer", entry: Spoken) -> bool:
-        """Tell whether a message may not be sent to a node by what is known of it, which it could prove otherwise."""
-        ...
-
-    def may_subscribe(self, peer: "Peer", entry: Subscribe, agent: Agent | None) -> bool:
-        """Judge a subscription to a topic of this node; raises `Overloaded`."""
-        ...
-
-    def may_send(self, peer: "Peer", entry: Spoken, *, sealed: bool = False) -> Denied | None:
-        """Judge one message that is to leave: why it may not, or None."""
-        ...
-
-    def bury(self, entry: Message, sender: str, reason: Reason, why: str = "") -> None:
-        """Make a dead letter of a message."""
-        ...
-
-
-@final
-@attrs.frozen
-class Full:
-    """A message may pass, and finds no room in the mailbox."""
-
-    cell: Cell
-    delivery: Delivery
-
-
-@attrs.define(eq=False)
-class OpenAsk:
-    """An ask of ours that has no answer yet."""
-
-    entry: Ask
-    reply: PendingReply
-    expected: Expected
-    deadline: float
-    """Until when it is waited for, on trio's clock."""
-    sent_at: float | None = None
-    """On trio's clock; None while it waits to leave."""
-
-    def take(self, entry: Reply | Error | Foreseen, resolve: Resolve | None) -> None:
-        """Hand the asker what came for it."""
-        if not isinstance(entry, Reply):
-            self.reply.fail(read_error(entry, self.expected, resolve))
-            return
-        try:
-            value = read_value(entry.payload, self.expected, resolve, "reply")
-        except MessageError as error:
-            self.reply.fail(error)
-        else:
-            self.reply.answer(value)
-
-
-@final
-@attrs.define(eq=False)
-class Answering:
-    """An ask of another node's that has no answer yet: where its reply goes."""
-
-    request: int
-    _peer: "Peer"
-    _ended: "Callable[[Peer], None]"
-    """Called once it is answered, and none other of its node's is open."""
-    withdraw: Callable[[], None] | None = None
-    """Takes its message back."""
-
-    def answer(self, value: object) -> None:
-        """Send the reply; an ask whose asker has gone, or was told already, is not open any more."""
-        if self._close():
-            has_room = self._peer.waiting_bytes < MOST_ANSWER_BYTES
-            self._say(reply_entry(self.request, value) if has_room else self._no_room())
-
-    def fail(self, error: BaseException) -> None:
-        """Send the error, as for a reply."""
-        if self._close():
-            self._say(error_entry(self.request, error))
-
-    def _no_room(self) -> Answer:
-        return error_entry(self.request, OutcomeUnknown(NO_ROOM))
-
-    def _say(self, entry: Answer) -> None:
-        self._peer.put(entry)
-        self._peer.send_now(self._peer)
-        if not self._peer.served:
-            self._ended(self._peer)
-
-    def _close(self) -> bool:
-        is_open = self._peer.served.get(self.request) is self
-        if is_open:
-            del self._peer.served[self.request]
-        return is_open
-
-    def cancel(self) -> None:
-        """Withdraw it: its asker has gone."""
-        self._peer.served.pop(self.request, None)
-        if self.withdraw is not None:
-            self.withdraw()
 
 
 def _wake(peer: "Peer") -> None:

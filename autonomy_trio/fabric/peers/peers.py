@@ -17,8 +17,9 @@ import attrs
 import trio
 
 from autonomy_trio.errors import Denied, MailboxFull
+from autonomy_trio.fabric.peers.asks import OpenAsk
 from autonomy_trio.fabric.peers.outcomes import Expected
-from autonomy_trio.fabric.peers.peer import MOST_WAITING, OpenAsk, Peer
+from autonomy_trio.fabric.peers.peer import MOST_WAITING, Peer
 from autonomy_trio.fabric.peers.sessions import Sessions
 from autonomy_trio.fabric.peers.streams import Reading
 from autonomy_trio.fabric.peers.watches import Watching

@@ -10,9 +10,11 @@ import trio
 from autonomy_trio.actors.delivery import Asked
 from autonomy_trio.actors.watches import Outsider
 from autonomy_trio.errors import DeliveryError, NotDelivered, OutcomeUnknown, Overloaded
+from autonomy_trio.fabric.peers.asks import Answering
 from autonomy_trio.fabric.peers.flows import may_hold
+from autonomy_trio.fabric.peers.judge import Full, Judge
 from autonomy_trio.fabric.peers.outcomes import error_entry
-from autonomy_trio.fabric.peers.peer import Answering, Full, Judge, Peer
+from autonomy_trio.fabric.peers.peer import Peer
 from autonomy_trio.fabric.peers.streams import Feeding
 from autonomy_trio.fabric.peers.watches import MOST_WATCHES, Tie, Watched
 from autonomy_trio.wire.credit import Granting, message_cost

@@ -16,8 +16,9 @@ import trio
 from autonomy_trio.errors import NotDelivered
 from autonomy_trio.fabric.identity.voices import INTRODUCE_PAUSE, Voice, Voices
 from autonomy_trio.fabric.peers.flows import Inflows, window_for
+from autonomy_trio.fabric.peers.judge import Judge
 from autonomy_trio.fabric.peers.losses import drop_waiting, fail_sent, repeat
-from autonomy_trio.fabric.peers.peer import Carrier, Judge, Path, Peer
+from autonomy_trio.fabric.peers.peer import Carrier, Path, Peer
 from autonomy_trio.fabric.peers.reception import Reception
 from autonomy_trio.fabric.peers.streams import REPEAT_EVERY
 from autonomy_trio.logs import get_log
