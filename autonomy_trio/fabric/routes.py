@@ -143,8 +143,9 @@ class RemoteRef(OutsideRef[Any]):
         await sealing.tell(bundle, entry, lambda: self._depots(self._address.relay), self.address)
 
     def _tell(self, message: object) -> Tell:
-        recipient, name, payload = _checked(self._address.agent), _name(message), encode_payload(message)
-        return Tell(recipient, name, payload, self._prepare(), 0)
+        cls = _class(message)
+        name = _name(message) if cls is Untyped else _class_name(cls)
+        return Tell(_checked(self._address.agent), name, encode_payload(message), self._prepare(), 0)
 
     def _prepare(self) -> int:
         """See that something can be sent; return who sends it."""

@@ -18,17 +18,18 @@ from typing import Final, final
 from attrs import define, field
 
 from autonomy_trio.wire.constants import FLOW_BITS, MESSAGE_OVERHEAD, WINDOW_BYTES
-from autonomy_trio.wire.entries import Message, entry_size
+from autonomy_trio.wire.entries import FRAMING_BYTES, UTF8_BYTES, Message
 
 _POSITION: Final = (1 << FLOW_BITS) - 1
 _HALF: Final = WINDOW_BYTES // 2
+_FIXED_COST: Final = MESSAGE_OVERHEAD + FRAMING_BYTES
 MOST_MISSING: Final = WINDOW_BYTES // MESSAGE_OVERHEAD
 """Messages that can be missing before one that has come: no more were allowed to be under way."""
 
 
 def message_cost(entry: Message) -> int:
-    """Return what a message takes of a window, in bytes; both sides find the same."""
-    return MESSAGE_OVERHEAD + entry_size(entry)
+    """Return what a message takes of a window, in bytes; both sides find the same: `MESSAGE_OVERHEAD` and its size."""
+    return _FIXED_COST + len(entry.payload) + UTF8_BYTES * (len(entry.recipient) + len(entry.name))
 
 
 @final

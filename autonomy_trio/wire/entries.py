@@ -323,11 +323,11 @@ _ENTRIES: Final[msgspec.msgpack.Decoder[list[Entry]]] = msgspec.msgpack.Decoder(
     Annotated[list[Entry], msgspec.Meta(max_length=BODY_ENTRIES)]
 )
 _ENCODER: Final = msgspec.msgpack.Encoder()
-_FRAMING_BYTES: Final = 48
+FRAMING_BYTES: Final = 48
 """More than msgpack adds to any entry: heads of its fields and array, three numbers."""
 _INDEX_BYTES: Final = 5
 _NUMBER_BYTES: Final = 9
-_UTF8_BYTES: Final = 4
+UTF8_BYTES: Final = 4
 """The most bytes of a character."""
 
 
@@ -354,9 +354,9 @@ def decode_entries(body: bytes) -> list[Entry]:
 def entry_size(entry: Entry) -> int:
     """Return a bound on the encoded bytes of an entry, without encoding it."""
     if isinstance(entry, _MESSAGES):
-        return _FRAMING_BYTES + len(entry.payload) + _UTF8_BYTES * (len(entry.recipient) + len(entry.name))
+        return FRAMING_BYTES + len(entry.payload) + UTF8_BYTES * (len(entry.recipient) + len(entry.name))
     size = _SIZES.get(type(entry))
-    return _FRAMING_BYTES if size is None else _FRAMING_BYTES + size(entry)
+    return FRAMING_BYTES if size is None else FRAMING_BYTES + size(entry)
 
 
 def _answer_size(entry: Reply | Item) -> int:
@@ -364,11 +364,11 @@ def _answer_size(entry: Reply | Item) -> int:
 
 
 def _foreseen_size(entry: Foreseen) -> int:
-    return len(entry.payload) + _UTF8_BYTES * len(entry.name)
+    return len(entry.payload) + UTF8_BYTES * len(entry.name)
 
 
 def _error_size(entry: Error) -> int:
-    return _UTF8_BYTES * (len(entry.code) + len(entry.text))
+    return UTF8_BYTES * (len(entry.code) + len(entry.text))
 
 
 def _introduce_size(entry: Introduce) -> int:
@@ -381,7 +381,7 @@ def _indices_size(entry: Introduced | Forgotten) -> int:
 
 
 def _presentations_size(presentations: Sequence[bytes]) -> int:
-    return sum(_FRAMING_BYTES + len(encoded) for encoded in presentations)
+    return sum(FRAMING_BYTES + len(encoded) for encoded in presentations)
 
 
 _MESSAGES: Final = (Tell, Ask, Open)
@@ -393,9 +393,9 @@ _SIZES: Final[dict[type, Callable[[Any], int]]] = {
     Introduce: _introduce_size,
     **dict.fromkeys((Introduced, Forgotten), _indices_size),
     Awaited: lambda entry: _NUMBER_BYTES * len(entry.requests),
-    **dict.fromkeys((Down, Close), lambda entry: _UTF8_BYTES * len(entry.reason)),
-    Subscribe: lambda entry: _UTF8_BYTES * (len(entry.topic) + len(entry.recipient)),
-    **dict.fromkeys((Watch, Accepted, Blocked), lambda entry: _UTF8_BYTES * len(entry.recipient)),
+    **dict.fromkeys((Down, Close), lambda entry: UTF8_BYTES * len(entry.reason)),
+    Subscribe: lambda entry: UTF8_BYTES * (len(entry.topic) + len(entry.recipient)),
+    **dict.fromkeys((Watch, Accepted, Blocked), lambda entry: UTF8_BYTES * len(entry.recipient)),
 }
 """What an entry of a kind takes besides its framing; by its class, for this is asked of every message."""
 

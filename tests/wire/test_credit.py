@@ -8,7 +8,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from autonomy_trio.wire.constants import FLOW_BITS, MESSAGE_BYTES, MESSAGE_OVERHEAD, WINDOW_BYTES
 from autonomy_trio.wire.credit import MOST_MISSING, Granting, Spending, message_cost
-from autonomy_trio.wire.entries import Ask, Open, Tell
+from autonomy_trio.wire.entries import Ask, Open, Tell, entry_size
 
 costs = st.integers(MESSAGE_OVERHEAD + 48, MESSAGE_BYTES + MESSAGE_OVERHEAD)
 
@@ -26,6 +26,15 @@ def test_the_three_kinds_of_message_cost_the_same_and_never_nothing() -> None:
     }
     assert len(costs) == 1
     assert message_cost(Tell("", "", b"", 0, 0)) == WINDOW_BYTES // 1024
+
+
+def test_what_the_sender_reserves_from_a_messages_size_is_what_both_sides_count() -> None:
+    for entry in (
+        Tell("agént", "Méssage", b"x" * 300, 0, 0),
+        Ask(1, "a", "M", b"x", None, 0, 9),
+        Open(1, "", "", b"", 1, 7, 5),
+    ):
+        assert message_cost(entry) == MESSAGE_OVERHEAD + entry_size(entry)
 
 
 def test_a_sender_stops_at_the_window_and_goes_on_when_it_is_told() -> None:

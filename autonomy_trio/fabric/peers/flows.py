@@ -76,15 +76,7 @@ class Outflows:
     def try_reserve(self, recipient: str, cost: int) -> bool:
         """Reserve room for a message; False where there is none, or others wait for it."""
         flow = self._flows.get(recipient) or self._flow(recipient)
-        if flow.waiters or not self._has_room(flow, cost):
-            return False
-        self._reserve(flow, cost)
-        return True
-
-    def has_room(self, recipient: str, cost: int) -> bool:
-        """Tell whether `try_reserve` would find room."""
-        flow = self._flow(recipient)
-        return not flow.waiters and self._has_room(flow, cost)
+        return not flow.waiters and self._take_room(flow, cost)
 
     async def wait(self, recipient: str, cost: int, post: Callable[[], None]) -> bool:
         """Wait for room, in the order of those who want it.
@@ -152,9 +144,8 @@ class Outflows:
     def let_go(self) -> None:
         """Give room that there is to those that wait for it, and forget the flows that nobody waits for."""
         for recipient, flow in list(self._waiting.items()):
-            while flow.waiters and self._has_room(flow, flow.waiters[0].cost):
+            while flow.waiters and self._take_room(flow, flow.waiters[0].cost):
                 waiter = flow.waiters.popleft()
-                self._reserve(flow, waiter.cost)
                 waiter.post()
                 trio.lowlevel.reschedule(waiter.task, outcome.Value(value=True))
             if not flow.waiters:
@@ -177,15 +168,19 @@ class Outflows:
             flow = self._flows[recipient] = _Outgoing(Spending(self._begin))
         return flow
 
-    def _has_room(self, flow: _Outgoing, cost: int) -> bool:
-        return flow.spending.has_room(cost) and self._fits(cost) and self._queue_has_room()
-
-    def _fits(self, cost: int) -> bool:
-        return not self.under_way or self.under_way + cost <= PEER_WINDOW_BYTES
+    def _take_room(self, flow: _Outgoing, cost: int) -> bool:
+        """Reserve room where there is any; False where there is none."""
+        if flow.spending.has_room(cost) and self._fits(cost) and self._queue_has_room():
+            self._reserve(flow, cost)
+            return True
+        return False
 
     def _reserve(self, flow: _Outgoing, cost: int) -> None:
         flow.spending.reserve(cost)
         self.under_way += cost
+
+    def _fits(self, cost: int) -> bool:
+        return not self.under_way or self.under_way + cost <= PEER_WINDOW_BYTES
 
 
 @final
@@ -234,12 +229,15 @@ class Inflows:
     def let_go(self, flow: Granting, entry: Message, cost: int) -> None:
         """Let a message wait no more."""
         flow.let_go(entry.number)
-        self._count(flow, entry.recipient, cost)
+        self._uncredited += cost
+        self._tell_more(flow, entry.recipient)
 
     def dispose(self, flow: Granting, entry: Message, cost: int) -> None:
         """Count a message that did not have to wait."""
         flow.dispose(cost)
-        self._count(flow, entry.recipient, cost)
+        self._uncredited += cost
+        if flow.is_due or self._uncredited >= PEER_WINDOW_BYTES // 4:
+            self._tell_more(flow, entry.recipient)
 
     def asked(self, entry: Blocked) -> None:
         """Take the word of a sender that waits."""
@@ -269,8 +267,8 @@ class Inflows:
         flow = self._flows[recipient] = Granting()
         return flow
 
-    def _count(self, flow: Granting, recipient: str, cost: int) -> None:
-        self._uncredited += cost
+    def _tell_more(self, flow: Granting, recipient: str) -> None:
+        """Tell of a flow that is due, and of all once much was accepted that nobody was told of."""
         if flow.is_due:
             self._tell_of(recipient, flow)
         elif self._uncredited >= PEER_WINDOW_BYTES // 4:

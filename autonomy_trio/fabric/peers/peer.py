@@ -145,6 +145,8 @@ class Peer:
     inflows: Inflows = attrs.field(factory=Inflows, repr=False)
     """What it sends to agents here."""
     _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
+    _is_asleep: bool = False
+    """Whether a task may wait for `wake`."""
     _others: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     @property
@@ -265,7 +267,8 @@ class Peer:
 
     def post(self, entry: Entry, size: int | None = None) -> None:
         """Let an entry wait to leave; `size` is what `entry_size` said of it, where that is known."""
-        self.put(entry, size)
+        self.waiting.append(entry)
+        self.waiting_bytes += entry_size(entry) if size is None else size
         self.wake()
 
     def put(self, entry: Entry, size: int | None = None) -> None:
@@ -275,10 +278,9 @@ class Peer:
 
     def leave(self, entry: Entry, now: float) -> Entry:
         """Return an entry as it leaves: a message with its number, an ask with the time that remains for it."""
-        if type(entry) is Tell:
-            number = self.outflows.number(entry)
-            return Tell(entry.recipient, entry.name, entry.payload, entry.sender, number)
         match entry:
+            case Tell():
+                return Tell(entry.recipient, entry.name, entry.payload, entry.sender, self.outflows.number(entry))
             case Ask():
                 asked, remaining = self.asked.get(entry.request), entry.remaining
                 if asked is not None and asked.deadline != inf:
@@ -341,11 +343,13 @@ class Peer:
 
     def wake(self) -> None:
         """Let the sending task look again."""
-        if self._sender:
+        if self._is_asleep:
+            self._is_asleep = False
             self._sender.unpark_all()
 
     async def wait_woken(self) -> None:
         """Wait for `wake` or `post`."""
+        self._is_asleep = True
         await self._sender.park()
 
     async def wait_changed(self) -> None:

@@ -41,7 +41,7 @@ _NOBODY: Final = "the agent that sent it is not known here, or its node may not 
 @final
 @attrs.define(eq=False)
 class Reception:
-    """Takes what nodes ask; whoever calls it looks afterwards at what is open with them."""
+    """Takes what nodes ask; whoever calls it looks afterwards at what is open with them, and is to be said."""
 
     _judge: Judge
     _changed: Callable[[Peer], None]
@@ -68,7 +68,7 @@ class Reception:
         """
         match entry:
             case Tell() | Ask() | Open():
-                self._take_message(peer, entry, senders, late=late)
+                self.take_message(peer, entry, senders, late=late)
             case Cancel() | Unwatch():
                 peer.cancel(entry.request)
             case _ if peer.is_glutted:
@@ -81,9 +81,8 @@ class Reception:
                 self._take_awaited(peer, entry, late=late)
             case Blocked():
                 peer.inflows.asked(entry)
-                peer.wake()
 
-    def _take_message(self, peer: Peer, entry: Message, senders: Mapping[int, Agent], *, late: bool) -> None:
+    def take_message(self, peer: Peer, entry: Message, senders: Mapping[int, Agent], *, late: bool) -> None:
         """Judge a message; one that may pass and finds no room waits for it, as far as its sender was granted."""
         inflows = peer.inflows
         flow = inflows.arrive(entry, late=late)
@@ -103,8 +102,6 @@ class Reception:
             verdict = self._hold(peer, flow, entry, verdict)
         elif flow is not None:
             inflows.dispose(flow, entry, message_cost(entry))
-        if inflows.has_words:
-            peer.wake()
         if reply is not None:
             self._begin(reply, verdict)
 

@@ -355,6 +355,9 @@ class Sessions:
             return  # nothing is taken from whom the endpoint has not presented
         peer.via = self._came_by
         for entry in event.entries:
+            if type(entry) is Tell or type(entry) is Ask:  # as nearly always
+                self.reception.take_message(peer, entry, event.senders, late=event.late)
+                continue
             match entry:
                 case Reply():
                     peer.take_answer(entry, self.read_ref)
@@ -379,6 +382,8 @@ class Sessions:
                     self.judge.show(peer, entry.presentations)
                 case _:
                     pass  # Close, for the endpoint has said PeerGone; and credentials past what one may show
+        if peer.inflows.has_words:
+            peer.wake()
         self.expect(peer)
 
     def _give_up(self, peer: Peer, reason: str) -> None:
