@@ -23,8 +23,9 @@ from autonomy_trio.actors.spec import Spec, spec_of
 from autonomy_trio.actors.supervision import Pool, Supervise, taken_twice
 from autonomy_trio.actors.supervision import factories as factories_of
 from autonomy_trio.errors import UsageError, VaultError
-from autonomy_trio.fabric.access.admission import Admission, compile_policies
+from autonomy_trio.fabric.access.admission import Admission
 from autonomy_trio.fabric.access.audit import AuditLog
+from autonomy_trio.fabric.access.compiling import compile_policies
 from autonomy_trio.fabric.access.enrolment import Enrolment
 from autonomy_trio.fabric.access.proofs import Proofs
 from autonomy_trio.fabric.attachment import Connect

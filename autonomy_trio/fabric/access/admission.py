@@ -19,10 +19,8 @@ from autonomy_trio.actors.local import not_so
 from autonomy_trio.actors.pools import PoolCell
 from autonomy_trio.actors.runtime import Runtime
 from autonomy_trio.actors.spec import Handler, Spec
-from autonomy_trio.actors.topics import Subscribing
 from autonomy_trio.errors import (
     CredentialError,
-    DeclarationError,
     DeliveryError,
     Denied,
     MessageError,
@@ -31,17 +29,18 @@ from autonomy_trio.errors import (
     Overloaded,
 )
 from autonomy_trio.fabric.access.audit import AuditLog
+from autonomy_trio.fabric.access.compiling import compile_policies
 from autonomy_trio.fabric.access.proofs import Passage, Proof, Proofs
 from autonomy_trio.fabric.identity.voices import Voice, Voices
 from autonomy_trio.fabric.peers.judge import Full
 from autonomy_trio.fabric.peers.peer import Peer
 from autonomy_trio.logs import get_log, printable
-from autonomy_trio.messages import check_sendable, decode_payload
+from autonomy_trio.messages import decode_payload
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.identity import Bundle, History
 from autonomy_trio.trust.lists import RevocationList, Revocations
-from autonomy_trio.trust.policy import Decision, Grant, Policies, Principal
+from autonomy_trio.trust.policy import Decision, Policies, Principal
 from autonomy_trio.trust.schema import PRINCIPAL, SEND
 from autonomy_trio.trust.whole import WholePolicy
 from autonomy_trio.wire.entries import Message, Open, Spoken, Subscribe, Tell, Watch
@@ -56,45 +55,6 @@ SUBSCRIBE: Final = "Subscribe"
 WireTable = dict[str, tuple[type, Handler]]
 
 _log = get_log()
-
-
-def compile_policies(
-    specs: Iterable[Spec], anchors: Anchors, whole: Sequence[WholePolicy] = (), generation: int = 1
-) -> Policies:
-    """Compile what the handlers of agent classes declare, together with whole policies.
-
-    Raises:
-        PolicyError, DeclarationError: a policy cannot be right; one sentence names handler or line, place and mend.
-    """
-    grants: list[Grant] = []
-    opened: dict[tuple[str, str], tuple[str, type]] = {}
-    for spec in specs:
-        taken: dict[str, list[tuple[str, type]]] = {}
-        handlers: dict[str, Handler] = {}
-        for name, (cls, handler) in spec.wire_table().items():
-            key = f"{handler.method} {handler.message.__qualname__}"
-            handlers[key] = handler
-            taken.setdefault(key, []).append((name, cls))
-            if handler.allow is None or cls is not handler.message:  # the rest was checked with its agent's class
-                opened[spec.agent, name] = f"{spec.agent}.{handler.method}", cls
-        for key, handler in handlers.items():
-            actions, classes = zip(*taken[key], strict=True)
-            grants.append(Grant(spec.agent, handler.method, actions, classes, handler.allow))
-        for topic, allow in spec.topics.items():
-            grants.append(Grant(spec.agent, f"topics[{topic!r}]", (topic,), (Subscribing,), allow))
-    policies = Policies.compile(grants, anchors, whole, generation=generation)
-    for reach in policies.reachable():
-        if (reach.agent, reach.action) in opened:
-            _check_sendable(*opened[reach.agent, reach.action])
-    return policies
-
-
-def _check_sendable(place: str, message: type) -> None:
-    """Refuse a message that a policy lets others send and that nobody could read, or its asker not the reply."""
-    try:
-        check_sendable(message)
-    except DeclarationError as error:
-        raise DeclarationError(f"{place}, which a policy opens to other nodes: {error}") from None
 
 
 @attrs.frozen
