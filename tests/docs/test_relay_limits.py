@@ -9,7 +9,7 @@ import pytest
 from tests.support.processes import ROOT
 
 PAGE: Final = (ROOT / "docs" / "reference" / "relay-limits.md").read_text("utf-8")
-ROWS: Final = re.findall(r"^\| .+ \| (.+) \| `(\w+)\.(\w+)` \|$", PAGE, re.MULTILINE)
+ROWS: Final = re.findall(r"^\| .+ \| (.+) \| `([\w.]+)\.(\w+)` \|$", PAGE, re.MULTILINE)
 UNITS: Final = {"": 1, "s": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 PER_SECOND: Final = re.compile(r"([\d.,]+)/s, ([\d,]+) at once")
 
@@ -27,8 +27,7 @@ def value(text: str) -> object:
 
 @pytest.mark.parametrize(("limit", "module", "name"), ROWS, ids=[row[2] for row in ROWS])
 def test_a_limit_on_the_page_is_that_of_the_code(limit: str, module: str, name: str) -> None:
-    package = "autonomy_trio.wire" if module == "constants" else "autonomy_trio.fabric"
-    assert getattr(importlib.import_module(f"{package}.{module}"), name) == value(limit)
+    assert getattr(importlib.import_module(f"autonomy_trio.{module}"), name) == value(limit)
 
 
 def test_every_row_of_the_page_is_compared() -> None:
