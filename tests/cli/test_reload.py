@@ -5,12 +5,12 @@ import signal
 import socket
 import sys
 from collections.abc import Generator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from autonomy_trio.cli.run import DEFAULT_LISTEN, _listen
+from autonomy_trio.cli.run import _listen
 from autonomy_trio.fabric.links.addresses import ListenAddress
 from tests.cli.conftest import Call
 from tests.support.processes import Process, environment
@@ -122,13 +122,11 @@ def test_without_the_extra_it_names_what_to_install(call: Call, monkeypatch: pyt
     assert 'pip install "autonomy-trio[reload]"' in found.err
 
 
-def test_without_an_address_of_its_own_it_keeps_one_over_reloads() -> None:
-    usual = ListenAddress.parse(DEFAULT_LISTEN)
-    with socket.socket() as busy:
-        with suppress(OSError):  # somebody else keeps it busy then
-            busy.bind((usual.host, usual.port))
-            busy.listen()
+def test_without_an_address_of_its_own_it_keeps_one_over_reloads(monkeypatch: pytest.MonkeyPatch) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as busy:
+        usual = busy.getsockname()[1]
+        monkeypatch.setattr(sys.modules[_listen.__module__], "DEFAULT_LISTEN", f"127.0.0.1:{usual}")
         assert _listen((), None) == "127.0.0.1:0"
         found = _listen((), None, fixed=True)
     assert found is not None
-    assert ListenAddress.parse(found).port not in {0, usual.port}
+    assert ListenAddress.parse(found).port not in {0, usual}

@@ -320,7 +320,8 @@ async def test_the_credentials_of_an_agent_are_kept_in_the_home(
         address = server.address("bank")
         async with net.node([Bridge], home=tmp_path / "home") as alice:
             bridge = alice.agent_identifier("bridge")
-            alice.add_credential(server.issue(bridge, role="teller"), agent="bridge")
+            # A home is opened by a thread, for which virtual time does not wait: hours may pass.
+            alice.add_credential(server.issue(bridge, validity=86_400, role="teller"), agent="bridge")
         async with net.node([Bridge], home=tmp_path / "home") as alice:
             assert alice.agent_identifier("bridge") == bridge
             assert await ask_who(alice, "bridge", address, "Tellers") == bridge
