@@ -373,6 +373,7 @@ async def test_what_a_relay_asks_for_is_kept_in_bounds(
         join_frames([encode_frame(Send(STRANGER, 0, 30, b""))]),
         join_frames([make_hello(Vault.in_memory(), NONCE, (), NOW)]),
     ],
+    ids=["nothing", "garbage", "no frame", "a node's frame", "a node's hello"],
 )
 async def test_a_relay_that_breaks_the_protocol_is_left_and_tried_again(
     nursery: trio.Nursery, autojump_clock: trio.testing.MockClock, message: bytes
