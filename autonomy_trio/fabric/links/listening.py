@@ -1,12 +1,15 @@
-"""Sockets that listen, or a sentence why they cannot."""
+"""Sockets that listen or connect, or a sentence why they cannot."""
 
 import os
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager
 from typing import cast
 
 import attrs
 import trio
 
-from autonomy_trio.errors import ConfigurationError
+from autonomy_trio.errors import ConfigurationError, RelayUnreachable
 from autonomy_trio.fabric.links.addresses import ListenAddress
 
 
@@ -36,6 +39,27 @@ async def open_listeners(address: ListenAddress, option: str) -> tuple[list[trio
             await listener.aclose()
         del listeners[1:]
     return listeners, attrs.evolve(address, port=int(listeners[0].socket.getsockname()[1]))
+
+
+@contextmanager
+def reaching(url: str, limit: float) -> Generator[None]:
+    """Say in a sentence why a relay cannot be reached.
+
+    Args:
+        url: what is connected to in the block.
+        limit: seconds that the block may take; it fails with `trio.TooSlowError` past them.
+
+    Raises:
+        RelayUnreachable: it failed, for want of an answer, or as a system's connections do.
+    """
+    try:
+        yield
+    except trio.TooSlowError:
+        raise RelayUnreachable(f"{url} did not answer in {limit:g} s: is a relay running there?") from None
+    except (socket.gaierror, UnicodeError):
+        raise RelayUnreachable(f"{url} cannot be reached, for nothing has that name: is it spelt right?") from None
+    except OSError as error:
+        raise RelayUnreachable(f"{url} cannot be reached ({system_reason(error)}): is a relay running there?") from None
 
 
 def first_cause(error: BaseException) -> BaseException:

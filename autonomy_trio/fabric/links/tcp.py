@@ -4,7 +4,6 @@ There is no reader task: who receives reads, so what nobody takes stays with the
 message and what came with it.
 """
 
-import socket
 from collections.abc import Awaitable, Callable
 from typing import Final, final
 from urllib.parse import urlsplit
@@ -12,10 +11,10 @@ from urllib.parse import urlsplit
 import attrs
 import trio
 
-from autonomy_trio.errors import LinkBroken, RelayUnreachable
+from autonomy_trio.errors import LinkBroken
 from autonomy_trio.fabric.links.addresses import ListenAddress
 from autonomy_trio.fabric.links.link import MOST_MESSAGE, Link
-from autonomy_trio.fabric.links.listening import open_listeners, system_reason
+from autonomy_trio.fabric.links.listening import open_listeners, reaching
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 
@@ -113,15 +112,8 @@ async def connect(url: str, nursery: trio.Nursery) -> TcpLink:
     """
     del nursery
     parts = urlsplit(url)
-    try:
-        with trio.fail_after(CONNECT_LIMIT):
-            stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or 0)
-    except trio.TooSlowError:
-        raise RelayUnreachable(f"{url} did not answer in {CONNECT_LIMIT:g} s: is a relay running there?") from None
-    except (socket.gaierror, UnicodeError):
-        raise RelayUnreachable(f"{url} cannot be reached, for nothing has that name: is it spelt right?") from None
-    except OSError as error:
-        raise RelayUnreachable(f"{url} cannot be reached ({system_reason(error)}): is a relay running there?") from None
+    with reaching(url, CONNECT_LIMIT), trio.fail_after(CONNECT_LIMIT):
+        stream = await trio.open_tcp_stream(parts.hostname or "", parts.port or 0)
     return TcpLink(stream, parts.netloc)
 
 

@@ -16,7 +16,6 @@ what is not taken is not read.
 
 import os
 import re
-import socket
 import ssl
 from collections.abc import Awaitable, Callable
 from typing import Final, Literal, final
@@ -33,7 +32,7 @@ from autonomy_trio.fabric.links import rfc6455
 from autonomy_trio.fabric.links.addresses import ListenAddress
 from autonomy_trio.fabric.links.buckets import Places
 from autonomy_trio.fabric.links.link import MOST_MESSAGE, Link
-from autonomy_trio.fabric.links.listening import first_cause, open_listeners, system_reason
+from autonomy_trio.fabric.links.listening import first_cause, open_listeners, reaching, system_reason
 from autonomy_trio.logs import get_log
 
 MOST_UPGRADING: Final = 1024
@@ -301,7 +300,7 @@ async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:  # noqa: AR
     parts = urlsplit(url)
     host, secure = parts.hostname or "", parts.scheme == "wss"
     try:
-        with trio.fail_after(UPGRADE_LIMIT):
+        with reaching(url, UPGRADE_LIMIT), trio.fail_after(UPGRADE_LIMIT):
             stream: trio.abc.Stream = await trio.open_tcp_stream(host, parts.port or (443 if secure else 80))
             try:
                 if secure:
@@ -310,12 +309,6 @@ async def connect(url: str, nursery: trio.Nursery) -> WebSocketLink:  # noqa: AR
             except BaseException:
                 await trio.aclose_forcefully(stream)
                 raise
-    except trio.TooSlowError:
-        raise RelayUnreachable(f"{url} did not answer in {UPGRADE_LIMIT:g} s: is a relay running there?") from None
-    except (socket.gaierror, UnicodeError):
-        raise RelayUnreachable(f"{url} cannot be reached, for nothing has that name: is it spelt right?") from None
-    except OSError as error:
-        raise RelayUnreachable(f"{url} cannot be reached ({_reason(error)}): is a relay running there?") from None
     except trio.BrokenResourceError as error:
         raise RelayUnreachable(
             f"{url} has no TLS to trust ({_reason(error)}): mend its certificate, or write ws:// if it has none"

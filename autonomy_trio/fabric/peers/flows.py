@@ -191,6 +191,7 @@ class Inflows:
     missing: int = 0
     """Messages that were lost on the way and are not counted yet."""
     _uncredited: int = 0
+    """Bytes accepted that the other node was not told of, in the flows that are remembered."""
     _flows: OrderedDict[str, Granting] = attrs.field(factory=OrderedDict[str, Granting])
     _due: dict[str, Granting] = attrs.field(factory=dict[str, Granting])
     """Those about which the other node is to be told."""
@@ -251,7 +252,8 @@ class Inflows:
         """Take what is to be told now."""
         told: list[Accepted] = []
         for name, flow in _taken(self._due):
-            self._uncredited -= flow.uncredited
+            if self._flows.get(name) is flow:
+                self._uncredited -= flow.uncredited
             told.append(Accepted(name, flow.tell(), window))
         return told
 
@@ -263,6 +265,7 @@ class Inflows:
         if len(self._flows) >= MOST_FLOWS:
             dropped = _drop_oldest(self._flows, lambda each: not each.held)
             if dropped is not None and dropped[1].uncredited:
+                self._uncredited -= dropped[1].uncredited
                 self._tell_of(*dropped)
         flow = self._flows[recipient] = Granting()
         return flow
