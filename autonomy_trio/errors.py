@@ -86,6 +86,10 @@ class Deadlock(DeliveryError):
     """Waiting could never end: each agent in the cycle that the text names waits for the next one. Nothing ran."""
 
 
+class CallFailed(DeliveryError):
+    """A call of a tool that has no result. The text is fit for who called, a program elsewhere or a model."""
+
+
 class ReplyError(AutonomyError):
     """Base of the errors that a protocol foresees: what a handler answers in place of a reply, and no failure.
 
