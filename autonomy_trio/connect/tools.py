@@ -8,6 +8,7 @@ import inspect
 import re
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from contextlib import asynccontextmanager
+from types import GenericAlias
 from typing import Any, Final, final
 
 import attrs
@@ -248,7 +249,7 @@ def _output_schema(message: type) -> dict[str, Any] | None:
     """Return the schema of what a call returns; None where that is not always an object."""
     item, reply = item_type(message), reply_type(message)
     if item is not None:
-        schema = message_schema(list[item])
+        schema = message_schema(GenericAlias(list, item))
         items = {"type": schema.pop("type"), "items": schema.pop("items")}
         fields = {"items": items, "complete": {"type": "boolean", "description": "whether these are all"}}
         return schema | {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}

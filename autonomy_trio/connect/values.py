@@ -90,7 +90,7 @@ def _in_json(value: Any) -> Any:  # noqa: ANN401 - maps, lists and scalars
             return value
 
 
-def _on_wire(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401, PLR0911 - a stranger's, and any annotation
+def _on_wire(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - a stranger's, and any annotation
     """Return a value with bytes, datetimes and keys where they are meant; what does not fit stays, to be refused."""
     inside = kind.__origin__ if origin(kind) is typing.Annotated else meant(kind)
     if inside is not None and inside is not types.NoneType:
@@ -100,18 +100,21 @@ def _on_wire(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401, PLR0911
         return _on_wire(value, _member(value, list(members(kind))), place)
     if is_choice(kind):
         return next((each for _, each in choices(kind) if _is_written(value, each)), value)
-    if attrs.has(outside) and isinstance(value, dict):
-        known, fields = field_types(kind), cast("dict[Any, Any]", value).items()
-        return {name: _on_wire(each, known.get(name, Any), f"{place}.{name}") for name, each in fields}
-    if outside in LISTS and isinstance(value, list):
-        kinds = _element_kinds(kind, len(cast("list[object]", value)))
-        pairs = zip(cast("list[Any]", value), kinds, strict=False)
-        return [_on_wire(each, element, f"{place}[{index}]") for index, (each, element) in enumerate(pairs)]
-    if outside in MAPS and isinstance(value, dict):
-        key, element = get_args(kind) or ANYTHING[:1] * 2
-        pairs = cast("dict[Any, Any]", value).items()
-        return {_key(name, key): _on_wire(each, element, f"{place}[{name!r:.40}]") for name, each in pairs}
+    if isinstance(value, dict) and (attrs.has(outside) or outside in MAPS):
+        return _map_on_wire(value, kind, place)
+    if isinstance(value, list) and outside in LISTS:
+        elements: list[Any] = value
+        kinds = enumerate(_element_kinds(kind, len(elements)))
+        return [_on_wire(elements[index], each, f"{place}[{index}]") for index, each in kinds]
     return _scalar(value, kind, place)
+
+
+def _map_on_wire(value: dict[Any, Any], kind: Any, place: str) -> dict[Any, Any]:  # noqa: ANN401 - any annotation
+    if attrs.has(origin(kind)):
+        known = field_types(kind)
+        return {name: _on_wire(each, known.get(name, Any), f"{place}.{name}") for name, each in value.items()}
+    key, element = get_args(kind) or ANYTHING[:1] * 2
+    return {_key(name, key): _on_wire(each, element, f"{place}[{name!r:.40}]") for name, each in value.items()}
 
 
 def _scalar(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - a stranger's

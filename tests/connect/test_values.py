@@ -2,6 +2,7 @@ import datetime
 import enum
 import json
 from collections.abc import Mapping
+from types import GenericAlias
 from typing import Any, Literal
 
 import pytest
@@ -112,7 +113,7 @@ def test_a_number_without_a_fraction_is_an_integer_as_json_schema_has_it() -> No
 
 @pytest.mark.parametrize(("kind", "name", "key"), [(float, "1.5", 1.5), (bool, "True", True), (bytes, "YQ==", b"a")])
 def test_the_keys_of_a_map_are_read_from_text(kind: type, name: str, key: object) -> None:
-    assert from_json({name: 1}, dict.__class_getitem__((kind, int))) == {key: 1}
+    assert from_json({name: 1}, GenericAlias(dict, (kind, int))) == {key: 1}
 
 
 def test_lists_in_lists_without_end_are_refused() -> None:
