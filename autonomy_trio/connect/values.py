@@ -101,15 +101,15 @@ def _on_wire(value: Any, kind: Any, place: str) -> Any:  # noqa: ANN401 - a stra
     if is_choice(kind):
         return next((each for _, each in choices(kind) if _is_written(value, each)), value)
     if isinstance(value, dict) and (attrs.has(outside) or outside in MAPS):
-        return _map_on_wire(value, kind, place)
+        return _map_on_wire(cast("dict[str, object]", value), kind, place)
     if isinstance(value, list) and outside in LISTS:
-        elements: list[Any] = value
+        elements = cast("list[object]", value)
         kinds = enumerate(_element_kinds(kind, len(elements)))
         return [_on_wire(elements[index], each, f"{place}[{index}]") for index, each in kinds]
     return _scalar(value, kind, place)
 
 
-def _map_on_wire(value: dict[Any, Any], kind: Any, place: str) -> dict[Any, Any]:  # noqa: ANN401 - any annotation
+def _map_on_wire(value: dict[str, object], kind: Any, place: str) -> dict[Any, Any]:  # noqa: ANN401 - any annotation
     if attrs.has(origin(kind)):
         known = field_types(kind)
         return {name: _on_wire(each, known.get(name, Any), f"{place}.{name}") for name, each in value.items()}
