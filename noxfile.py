@@ -12,7 +12,8 @@ nox.options.sessions = ["tests", "lint", "types", "docs"]
 
 PYPROJECT = nox.project.load_toml("pyproject.toml")
 PYTHONS = ("3.11", "3.12", "3.13")
-IN_PARALLEL = ("--numprocesses=auto", "--dist=worksteal")
+# Twice as many as processors: the tests of processes and links wait more than they compute.
+IN_PARALLEL = (f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal")
 PARTS = ("-m", "not scale and not outside")
 WITH_SCALE = ("-m", "not outside")
 EXTRAS = "mcp,models,redis,reload"

@@ -13,6 +13,7 @@ import trio
 from trio.testing import MockClock
 
 from tests.support.processes import PATIENCE, ROOT, environment
+from tests.support.virtual import run_threads_in_place
 
 DOCS: Final = ROOT / "docs"
 EXAMPLES: Final = ROOT / "examples" / "docs"
@@ -29,6 +30,7 @@ def test_an_example_prints_what_its_page_shows(
     example: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     # In virtual time no order that it prints hangs on how busy the machine is.
+    run_threads_in_place(monkeypatch)
     monkeypatch.setattr(trio, "run", functools.partial(trio.run, clock=MockClock(autojump_threshold=0)))
     runpy.run_path(str(example.with_suffix(".py")), run_name="__main__")
     assert capsys.readouterr().out == example.read_text(encoding="utf-8")

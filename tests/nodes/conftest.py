@@ -3,23 +3,17 @@
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 
 import pytest
-import trio
 
 from autonomy_trio.wire.endpoint import Endpoint
 from autonomy_trio.wire.entries import Entry
 from autonomy_trio.wire.introductions import Speaker
 from tests.support.net import Lose, Net, World, open_net, open_world
+from tests.support.virtual import run_threads_in_place
 
 
 @pytest.fixture(autouse=True)
 def no_time_passes_in_threads(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run in place what is for a thread: virtual time does not wait for one, and hours pass while it opens a file."""
-
-    async def run_in_place(work: Callable[..., object], *args: object, **_: object) -> object:
-        await trio.lowlevel.checkpoint()
-        return work(*args)
-
-    monkeypatch.setattr(trio.to_thread, "run_sync", run_in_place)
+    run_threads_in_place(monkeypatch)
 
 
 @pytest.fixture
