@@ -14,6 +14,9 @@ from autonomy_trio.actors.spec import Mailbox
 from autonomy_trio.actors.supervision import pool, supervise
 from autonomy_trio.fabric.node import Node, current_node
 from autonomy_trio.fabric.opening import App, open_node
+from autonomy_trio.fabric.portals.inlets import Inlet
+from autonomy_trio.fabric.portals.outlets import Outlet
+from autonomy_trio.fabric.portals.streams import PortalStream
 from autonomy_trio.messages import Request, Stream, message
 
 __all__ = [
@@ -22,8 +25,11 @@ __all__ = [
     "Context",
     "DeadLetter",
     "Down",
+    "Inlet",
     "Mailbox",
     "Node",
+    "Outlet",
+    "PortalStream",
     "Request",
     "Sender",
     "Stream",

@@ -82,6 +82,10 @@ class NotStored(DeliveryError):
     """No relay has said that it keeps the durable message. Sent again it is another one; both may be handled."""
 
 
+class TargetUnreachable(DeliveryError):
+    """The outlet lets this node in, and what it leads to does not answer. Nothing was sent."""
+
+
 class Deadlock(DeliveryError):
     """Waiting could never end: each agent in the cycle that the text names waits for the next one. Nothing ran."""
 

@@ -1,6 +1,7 @@
 """The node: what users hold. Agents of this process, and refs to agents anywhere, under one identity and one policy."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, Final, TypeVar, final, overload
 
 import attrs
@@ -22,6 +23,10 @@ from autonomy_trio.fabric.finding import Finding, FoundAgent
 from autonomy_trio.fabric.identity.credentials import Wallet
 from autonomy_trio.fabric.links.addresses import Address, RelayAddress, is_address
 from autonomy_trio.fabric.peers.peers import Peers
+from autonomy_trio.fabric.portals.inlets import Inlet, open_inlet
+from autonomy_trio.fabric.portals.outlets import Outlet, open_outlet
+from autonomy_trio.fabric.portals.portals import MOST_WITH_ONE, Portals
+from autonomy_trio.fabric.portals.streams import PortalStream
 from autonomy_trio.fabric.routes import RemoteRef
 from autonomy_trio.fabric.sealing import Sealing
 from autonomy_trio.trust.anchors import Anchors
@@ -83,6 +88,10 @@ class NodeStatistics:
     """Packets that no relay took."""
     relays: int
     """Relays this node is attached to now."""
+    portals: int
+    """Ends of portals' streams that are open here; at most 2,048, and 1,024 with one other node."""
+    resent: int
+    """How often a portal's stream was sent again from where it had arrived, since something was lost on the way."""
 
 
 def _stay(relay: RelayAddress) -> None:
@@ -107,6 +116,7 @@ class Node:
     _enrolment: Enrolment
     _finding: Finding
     _watcher: Watcher
+    _portals: Portals
 
     def __repr__(self) -> str:
         return f"<Node {self.identifier}>"
@@ -371,6 +381,8 @@ class Node:
             waiting=self._peers.sessions.reception.held_bytes,
             dropped=self._peers.sessions.dropped,
             relays=self._attachments.count_attached(),
+            portals=len(self._portals),
+            resent=self._portals.resent,
         )
 
     async def serve_forever(self) -> None:
@@ -416,6 +428,90 @@ class Node:
             RelayUnreachable: no relay is there, or none has answered in 5 s.
         """
         return await self._finding.find(name, message, anyone, attributes)
+
+    def outlet(
+        self, name: str, target: str, *, allow: str | None = None, most_streams: int = MOST_WITH_ONE
+    ) -> AbstractAsyncContextManager[Outlet]:
+        """Let other nodes reach what listens at an address that this node reaches, for the length of a block.
+
+        An outlet is an agent: to open a stream is to ask it `Connect`, judged as any message is, and what is denied
+        opens no connection. What goes through an open stream is judged by nobody here, and a stream that is open stays
+        open when its opener may not open another one any more.
+
+        Args:
+            name: the agent's, unique on this node.
+            target: ``HOST:PORT`` or ``unix:PATH``; connected to for each stream, within 5 s.
+            allow: a Cedar condition on who may open a stream from another node, as in `on`. Without one, only a policy
+                file can let anybody in.
+            most_streams: streams at once; one more is `Overloaded` for who opens it.
+
+        Returns:
+            a context manager that gives the `Outlet`, whose ``address`` is what an inlet is given. When the block ends
+            nobody is let in any more, what was read from either side is delivered within the node's grace, and then
+            the streams are reset; at once where the block raised, or was cancelled.
+
+        Raises:
+            AddressError: `target` is nothing to connect to.
+            PolicyError: `allow` does not parse.
+            NameTaken: the name is another agent's.
+        """
+        if most_streams < 1:
+            raise UsageError(f"most_streams={most_streams}: an outlet lets at least 1 stream through")
+        return open_outlet(
+            name, target, allow, most_streams, self._portals.accept, self.spawn, self.address, self._runtime.grace
+        )
+
+    def inlet(self, listen: str, to: str, *, most_streams: int = MOST_WITH_ONE) -> AbstractAsyncContextManager[Inlet]:
+        """Let clients on this machine, or whoever reaches the address, use an outlet, for the length of a block.
+
+        Whoever connects speaks with what this node, or the agent that opens the inlet, has proven: an address past
+        this machine lends that to its network. A client whose stream cannot be opened sees its connection reset, and
+        the log says why.
+
+        Args:
+            listen: ``HOST:PORT``, port 0 for a free one, or ``unix:PATH``, which its user alone may connect to.
+            to: the outlet's address, or its name on this node.
+            most_streams: clients at once; others wait until one has left.
+
+        Returns:
+            a context manager that gives the `Inlet`, whose ``address`` is where it listens. It ends as an outlet does.
+
+        Raises:
+            AddressError: `listen` is nothing to listen on, or `to` no address.
+            ConfigurationError: `listen` cannot be listened on.
+            UsageError: `to` names no relay, and this node has none.
+        """
+        if most_streams < 1:
+            raise UsageError(f"most_streams={most_streams}: an inlet lets at least 1 client in")
+        self.ref(to)
+        return open_inlet(listen, to, most_streams, lambda: self._portals.open(to), self._runtime.grace)
+
+    @asynccontextmanager
+    async def connect(self, to: str) -> AsyncGenerator[PortalStream]:
+        """Open a stream through an outlet for the length of a block.
+
+        In an agent's code the stream is opened as that agent, elsewhere as the node.
+
+        Args:
+            to: the outlet's address, or its name on this node.
+
+        Raises:
+            AddressError: `to` is neither.
+            Denied: the outlet's policy does not let this sender in, or there is no such outlet.
+            NotDelivered, OutcomeUnknown: its node cannot be reached, or was lost.
+            Overloaded: there are too many streams, here, there, or through the outlet.
+            TargetUnreachable: what the outlet leads to does not answer.
+            trio.TooSlowError: no answer came within `ask_limit` seconds, or the deadline around the call.
+
+        Leaving the block closes the stream; what was sent still arrives. An exception or cancellation resets it.
+        """
+        stream = PortalStream(await self._portals.open(to))
+        try:
+            yield stream
+        except BaseException:
+            stream.reset()
+            raise
+        await stream.aclose()
 
     async def attach(self, relay: str) -> None:
         """Register with a relay, besides those this node has.

@@ -42,6 +42,7 @@ from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.fabric.peers.sessions import Sessions
+from autonomy_trio.fabric.portals.portals import Portals
 from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.fabric.relays.stores import Keeping, open_store
 from autonomy_trio.fabric.sealing import Sealing
@@ -312,6 +313,7 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
         enrolment,
         finding,
         histories.watcher,
+        Portals(peers, vault.identifier, lambda target, agent: node.ref(target, agent)),  # noqa: PLW0108 - as above
     )
     subscriptions = Subscriptions(runtime, admission, peers, voices, ground.network, attachments.attach_soon)
     runtime.topics.elsewhere = subscriptions.subscribe
@@ -329,6 +331,7 @@ def _start(parts: _Parts, ground: _Ground) -> None:
     """Start what runs for as long as the node does."""
     ground.network.start_soon(parts.sessions.run_timers)
     ground.network.start_soon(parts.sessions.run_repeats)
+    ground.network.start_soon(parts.sessions.lanes.run)
     ground.network.start_soon(_renew, ground.vault, ground.now)
     ground.network.start_soon(parts.durable.run)
 

@@ -302,6 +302,45 @@ class Subscribe(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fie
     sender: Index
 
 
+class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=23):
+    """Bytes of a portal's stream, or none, and how far the sender's end of it is.
+
+    Everything is absolute, so that each may be lost, come twice or late. A direction has a place for each byte, and
+    one more for its end.
+
+    Attributes:
+        number: the opener's number for the stream, of the same kind as an ask's.
+        opened: whether the sender of this has opened the stream.
+        offset: how many bytes of this direction come before these.
+        payload: the bytes.
+        is_last: whether the direction ends behind them.
+        through: how many places of the other direction have come, without a gap.
+        allowed: how many bytes of the other direction may be sent in all.
+        asks: whether the sender wants to hear at once how far the other end is.
+    """
+
+    number: Number
+    opened: bool
+    offset: Number
+    payload: Payload
+    is_last: bool
+    through: Number
+    allowed: Number
+    asks: bool
+
+
+class Reset(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=24):
+    """A portal's stream is not there, or not any more: what has not been taken of it is lost.
+
+    Attributes:
+        number: the opener's number for it.
+        opened: whether the sender of this has opened it.
+    """
+
+    number: Number
+    opened: bool
+
+
 Message = Tell | Ask | Open
 """What agents handle, by policy."""
 
@@ -317,7 +356,10 @@ Answer = Reply | Error | Foreseen | Item | Progress | Down
 Asking = Spoken | Cancel | Credit | Unwatch | Awaited | Blocked
 """What goes to who answers."""
 
-Entry = Asking | Answer | Accepted | Presentations | Close | Introduce | Introduced | Forgotten
+Portal = Piece | Reset
+"""What the ends of a portal's stream say to each other."""
+
+Entry = Asking | Answer | Accepted | Portal | Presentations | Close | Introduce | Introduced | Forgotten
 
 _ENTRIES: Final[msgspec.msgpack.Decoder[list[Entry]]] = msgspec.msgpack.Decoder(
     Annotated[list[Entry], msgspec.Meta(max_length=BODY_ENTRIES)]
@@ -359,7 +401,7 @@ def entry_size(entry: Entry) -> int:
     return FRAMING_BYTES if size is None else FRAMING_BYTES + size(entry)
 
 
-def _answer_size(entry: Reply | Item) -> int:
+def _payload_size(entry: Reply | Item | Piece) -> int:
     return len(entry.payload)
 
 
@@ -386,7 +428,7 @@ def _presentations_size(presentations: Sequence[bytes]) -> int:
 
 _MESSAGES: Final = (Tell, Ask, Open)
 _SIZES: Final[dict[type, Callable[[Any], int]]] = {
-    **dict.fromkeys((Reply, Item), _answer_size),
+    **dict.fromkeys((Reply, Item, Piece), _payload_size),
     Foreseen: _foreseen_size,
     Error: _error_size,
     Presentations: lambda entry: _presentations_size(entry.presentations),

@@ -27,6 +27,8 @@ def repeat(peer: Peer, now: float, *, asked_before: float) -> None:
     for watching in peer.watching.values():
         if watching.sent_at is not None and id(watching.entry) not in waiting:
             peer.post(watching.entry)
+    if peer.lane is not None:
+        peer.lane.repeat()
     _end_silent(peer, now)
 
 

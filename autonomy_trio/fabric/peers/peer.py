@@ -21,7 +21,7 @@ from autonomy_trio.fabric.peers.watches import Watched, Watching, take_down
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.records import format_identifier
-from autonomy_trio.wire.constants import LARGEST_NUMBER
+from autonomy_trio.wire.constants import BATCH_ENTRIES, LARGEST_NUMBER, MESSAGE_BYTES
 from autonomy_trio.wire.credit import message_cost
 from autonomy_trio.wire.entries import (
     Answer,
@@ -41,6 +41,7 @@ from autonomy_trio.wire.entries import (
     entry_size,
     next_batch,
 )
+from autonomy_trio.wire.lanes import ENVELOPE_ROOM, Lane
 
 MILLISECONDS: Final = 1000
 """In a second."""
@@ -144,6 +145,8 @@ class Peer:
     """What is sent to its agents."""
     inflows: Inflows = attrs.field(factory=Inflows, repr=False)
     """What it sends to agents here."""
+    lane: Lane | None = None
+    """The streams of portals with it; None before the first."""
     _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _is_asleep: bool = False
     """Whether a task may wait for `wake`."""
@@ -158,12 +161,17 @@ class Peer:
     def is_owed(self) -> bool:
         """Whether anything is open, here or there, so that its loss must be noticed."""
         open_here = self.asked or self.reading or self.watching or self.outflows.is_awaited
-        return bool(open_here or self.served or self.feeding or self.watched)
+        return bool(open_here or self.served or self.feeding or self.watched or self.lane)
 
     @property
     def is_quiet(self) -> bool:
         """Whether nothing waits to leave."""
-        return not (self.waiting or self.outflows.has_words or self.inflows.has_words)
+        return not (self.waiting or self.outflows.has_words or self.inflows.has_words or self.carries)
+
+    @property
+    def carries(self) -> bool:
+        """Whether bytes of a portal, or a word about them, wait to leave."""
+        return self.lane is not None and self.lane.has_work
 
     def note_sent(self, entry: Entry, now: float) -> None:
         """Note that what somebody waits for the answer to has left."""
@@ -305,6 +313,13 @@ class Peer:
         self.waiting_bytes = self.waiting_bytes - sum(map(entry_size, batch)) if self.waiting else 0
         self._note_left()
         return batch
+
+    def take_pieces(self, batch: list[Entry], now: float) -> list[Entry]:
+        """Take what leaves of portals with a batch of messages, in the room that those leave."""
+        if self.lane is None or not self.lane.has_work:
+            return []
+        room = min(ENVELOPE_ROOM, MESSAGE_BYTES - sum(map(entry_size, batch)))
+        return [*self.lane.take(room, BATCH_ENTRIES - len(batch), now)]
 
     def put_back(self, batch: list[Entry]) -> None:
         """Put what could not leave back in front."""

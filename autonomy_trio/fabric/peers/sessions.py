@@ -17,6 +17,7 @@ from autonomy_trio.errors import NotDelivered
 from autonomy_trio.fabric.identity.voices import INTRODUCE_PAUSE, Voice, Voices
 from autonomy_trio.fabric.peers.flows import Inflows, window_for
 from autonomy_trio.fabric.peers.judge import Judge
+from autonomy_trio.fabric.peers.lanes import Lanes
 from autonomy_trio.fabric.peers.losses import drop_waiting, fail_sent, repeat
 from autonomy_trio.fabric.peers.peer import Carrier, Path, Peer
 from autonomy_trio.fabric.peers.reception import Reception
@@ -39,9 +40,11 @@ from autonomy_trio.wire.entries import (
     Foreseen,
     Item,
     Open,
+    Piece,
     Presentations,
     Progress,
     Reply,
+    Reset,
     Spoken,
     Subscribe,
     Tell,
@@ -50,6 +53,7 @@ from autonomy_trio.wire.entries import (
 )
 from autonomy_trio.wire.events import Established, GaveUp, PeerGone, Received, Refused, Transmit
 from autonomy_trio.wire.introductions import Speaker
+from autonomy_trio.wire.lanes import DROPPED_PAUSE, Lane
 
 FEW: Final = 4
 """Asks open between two nodes, up to which one leaves at once in an envelope of its own."""
@@ -88,6 +92,8 @@ class Sessions:
     reception: Reception = attrs.field(
         init=False, default=attrs.Factory(lambda self: Reception(self.judge, self.expect), takes_self=True)
     )
+    lanes: Lanes = attrs.field(factory=Lanes)
+    """The streams of portals."""
     peers: dict[bytes, Peer] = attrs.field(factory=dict[bytes, Peer])
     _begin_flow: Callable[[], int] = attrs.field(factory=lambda: itertools.count(1).__next__)
     _came_by: str | None = None
@@ -116,6 +122,12 @@ class Sessions:
             peer = self.peers[node] = Peer(node, self._begin_flow, send_now=self._send_now)
             self.nursery.start_soon(self._send_to, peer, name=f"sends to {peer.name}")
         return peer
+
+    def lane(self, peer: Peer) -> Lane:
+        """Return where the streams of portals with another node are."""
+        if peer.lane is None:
+            peer.lane = self.lanes.open(peer.wake)
+        return peer.lane
 
     async def connect(self, peer: Peer) -> None:
         """See that a handshake runs, and wait until something has changed."""
@@ -149,13 +161,18 @@ class Sessions:
         peer = self.peers.get(node)
         if peer is not None and peer.carrier is carrier:
             said = f"a relay could not reach {peer.name} ({reason})"
-            fail_sent(peer, said, since=trio.current_time() - JUST_SENT)
+            now = trio.current_time()
+            fail_sent(peer, said, since=now - JUST_SENT)
+            if peer.lane is not None:
+                peer.lane.go_back(pause_until=now + DROPPED_PAUSE)
             self.expect(peer)
 
     def refresh(self) -> None:
         """Look at every peer again after a relay has come or gone: what can leave, and what was lost on the way."""
         for peer in list(self.peers.values()):
             repeat(peer, trio.current_time(), asked_before=math.inf)
+            if peer.lane is not None:
+                peer.lane.go_back()
             self.expect(peer)
             peer.wake()
 
@@ -242,14 +259,15 @@ class Sessions:
         batch, speakers, left = self._spoken(peer, taken)
         if left:
             peer.put_back(left)
-        if batch:
+        if batch or peer.carries:
             self._send_envelope(peer, batch, speakers)
         return not left
 
     def _send_envelope(self, peer: Peer, batch: list[Entry], speakers: Mapping[int, Speaker]) -> None:
         now, ticks = self.now(), trio.current_time()
         if self.endpoint.is_ready(peer.identifier, now, ticks):
-            self.endpoint.send(peer.identifier, [peer.leave(entry, ticks) for entry in batch], now, ticks, speakers)
+            entries = [peer.leave(entry, ticks) for entry in batch] + peer.take_pieces(batch, ticks)
+            self.endpoint.send(peer.identifier, entries, now, ticks, speakers)
             for entry in batch:
                 if type(entry) is not Tell:
                     peer.note_sent(entry, ticks)
@@ -340,6 +358,7 @@ class Sessions:
             peer.outflows.forget()
             peer.inflows = Inflows()
             peer.pace.forget()
+            self._end_lane(peer, f"{peer.name} was restarted")
             self.expect(peer)
         if abs(event.clock_difference) > CLOCK_TOLERANCE and peer.bundle is None:
             difference = f"{event.clock_difference:+,.0f} s"
@@ -358,33 +377,39 @@ class Sessions:
             if type(entry) is Tell or type(entry) is Ask:  # as nearly always
                 self.reception.take_message(peer, entry, event.senders, late=event.late)
                 continue
-            match entry:
-                case Reply():
-                    peer.take_answer(entry, self.read_ref)
-                case (
-                    Tell()
-                    | Ask()
-                    | Open()
-                    | Watch()
-                    | Subscribe()
-                    | Credit()
-                    | Cancel()
-                    | Unwatch()
-                    | Awaited()
-                    | Blocked()
-                ):
-                    self.reception.take(peer, entry, event.senders, late=event.late)
-                case Error() | Foreseen() | Item() | Progress() | Down():
-                    peer.take_answer(entry, self.read_ref)
-                case Accepted():
-                    peer.outflows.accept(entry)
-                case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
-                    self.judge.show(peer, entry.presentations)
-                case _:
-                    pass  # Close, for the endpoint has said PeerGone; and credentials past what one may show
+            if type(entry) is Piece:
+                self.lane(peer).receive(entry, trio.current_time())
+            else:
+                self._take(peer, entry, event)
         if peer.inflows.has_words:
             peer.wake()
         self.expect(peer)
+
+    def _take(self, peer: Peer, entry: Entry, event: Received) -> None:
+        match entry:
+            case Reply() | Error() | Foreseen() | Item() | Progress() | Down():
+                peer.take_answer(entry, self.read_ref)
+            case (
+                Tell()
+                | Ask()
+                | Open()
+                | Watch()
+                | Subscribe()
+                | Credit()
+                | Cancel()
+                | Unwatch()
+                | Awaited()
+                | Blocked()
+            ):
+                self.reception.take(peer, entry, event.senders, late=event.late)
+            case Accepted():
+                peer.outflows.accept(entry)
+            case Piece() | Reset():
+                self.lane(peer).receive(entry, trio.current_time())
+            case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
+                self.judge.show(peer, entry.presentations)
+            case _:
+                pass  # Close, for the endpoint has said PeerGone; and credentials past what one may show
 
     def _give_up(self, peer: Peer, reason: str) -> None:
         """Drop what waits for a node that cannot be reached; a node that never was is forgotten."""
@@ -404,4 +429,10 @@ class Sessions:
         self.lost += drop_waiting(peer, reason)
         fail_sent(peer, reason)
         peer.drop_served()
+        self._end_lane(peer, reason)
         self.expect(peer)
+
+    def _end_lane(self, peer: Peer, reason: str) -> None:
+        if peer.lane is not None:
+            lane, peer.lane = peer.lane, None
+            self.lanes.end(lane, reason)
