@@ -14,6 +14,7 @@ from autonomy_trio.cli.authority import authority
 from autonomy_trio.cli.enroll import enroll
 from autonomy_trio.cli.find import find
 from autonomy_trio.cli.identity import identity
+from autonomy_trio.cli.mcp import mcp
 from autonomy_trio.cli.new import new
 from autonomy_trio.cli.output import say, say_error
 from autonomy_trio.cli.policy import policy
@@ -39,7 +40,7 @@ def autonomy_trio() -> None:
     """A secure messaging fabric for agents."""
 
 
-for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask, stream):
+for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask, stream, mcp):
     autonomy_trio.add_command(_command)
 
 

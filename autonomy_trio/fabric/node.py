@@ -33,7 +33,7 @@ from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.attributes import AttributeValue
 from autonomy_trio.trust.authority import open_authority
 from autonomy_trio.trust.credentials import issue, to_text
-from autonomy_trio.trust.policy import Policies
+from autonomy_trio.trust.policy import Policies, Principal
 from autonomy_trio.trust.records import format_identifier, parse_identifier
 from autonomy_trio.trust.vault import Vault
 from autonomy_trio.trust.watcher import Watcher
@@ -342,6 +342,22 @@ class Node:
     def policies(self) -> Policies:
         """Return the policies in force, which list what other nodes can reach."""
         return self._admission.policies
+
+    def judge(self, guest: Principal, agent: str, message: object) -> None:
+        """Judge a message that is sent for somebody outside the fabric, as policies judge what other nodes send.
+
+        For what connects others to agents of this node: inside the process no policy is asked, so it asks here first.
+        The decision stands in the audit log, and a denial among the dead letters.
+
+        Args:
+            guest: who that is to policies.
+            agent: the name of the agent it is for.
+            message: what is to be sent.
+
+        Raises:
+            Denied: it may not pass, or there is no such agent.
+        """
+        self._admission.judge_guest(guest, agent, message)
 
     def reload_policies(self) -> None:
         """Read the files of anchors and policies again; what they say counts from the next message on.

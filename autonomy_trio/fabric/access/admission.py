@@ -35,7 +35,7 @@ from autonomy_trio.fabric.identity.voices import Voice, Voices
 from autonomy_trio.fabric.peers.judge import Full
 from autonomy_trio.fabric.peers.peer import Peer
 from autonomy_trio.logs import get_log, printable
-from autonomy_trio.messages import decode_payload
+from autonomy_trio.messages import decode_payload, wire_name
 from autonomy_trio.payloads import Resolve
 from autonomy_trio.trust.anchors import Anchors
 from autonomy_trio.trust.identity import Bundle, History
@@ -293,6 +293,30 @@ class Admission:
         reason: Reason = "denied" if opening else "unknown agent"
         self.runtime.add_dead_letter(DeadLetter(printable(entry.topic), SUBSCRIBE, proof.sender.id, reason))
         return False
+
+    def judge_guest(self, guest: Principal, recipient: str, message: object) -> None:
+        """Judge a message that an agent of this node passes on for somebody outside the fabric.
+
+        Args:
+            guest: who that is to policies.
+            recipient: the name of the agent it is for.
+            message: what is to be sent.
+
+        Raises:
+            Denied: it may not pass, or there is no such agent.
+        """
+        cell, name = self.runtime.find(recipient), wire_name(type(message))
+        reason: Reason = "unknown agent"
+        why = ""
+        if cell is not None:
+            decision = self.policies.decide(guest, name, cell.spec.agent, cell.name, message, now=self.now())
+            self._record(decision, guest, name, cell.spec.agent, cell.name)
+            if decision.allowed:
+                return
+            reason, why = "denied", decision.reason
+        letter = DeadLetter(printable(recipient), printable(name), guest.id, reason, printable(why))
+        self.runtime.add_dead_letter(letter)
+        raise Denied
 
     def overflow(self, peer: Peer, entry: Message) -> Overloaded:
         """Count a message that may pass, and came in spite of what its sender was granted."""

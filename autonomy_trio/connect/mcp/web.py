@@ -1,0 +1,221 @@
+"""MCP over streamable HTTP: connections, sessions and requests within bounds, on sockets of our own.
+
+The SDK keeps sessions and speaks the protocol, hypercorn speaks HTTP. Connections are accepted here, since hypercorn
+bounds neither how many there are nor how long one takes to read what it is sent.
+"""
+
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final, cast, final
+
+import attrs
+import trio
+from hypercorn.app_wrappers import ASGIWrapper
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from mcp.server.lowlevel import Server
+from mcp.server.streamable_http import EventStore
+from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+
+from autonomy_trio.connect.mcp.events import Events
+from autonomy_trio.connect.mcp.gate import Gate, Refused
+from autonomy_trio.connect.mcp.service import MOST_REQUESTS, MOST_SESSIONS
+from autonomy_trio.groups import fence
+from autonomy_trio.logs import get_log
+
+MOST_CONNECTIONS: Final = 512
+"""Connections at once; one more is closed."""
+
+MOST_BODY: Final = 1024 * 1024
+"""Bytes of one request's body."""
+
+MOST_HEAD: Final = 16 * 1024
+"""Bytes of one request's head."""
+
+SESSION_IDLE: Final = 1800.0
+"""Seconds after which a session ends in which no request is under way."""
+
+READ_LIMIT: Final = 30.0
+"""Seconds in which a request is read, head and body."""
+
+SEND_LIMIT: Final = 30.0
+"""Seconds in which a client takes what it is sent; else its connection ends."""
+
+KEEP_ALIVE: Final = 30.0
+"""Seconds that a connection stays open between two requests."""
+
+RETRY: Final = 1000
+"""Milliseconds that a client is asked to wait before it reconnects."""
+
+_log = get_log()
+
+_Scope = MutableMapping[str, Any]
+_Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+_Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+
+
+class _Sessions(StreamableHTTPSessionManager):
+    """The SDK's sessions, each with events of its own: in a common store two clients' streams have the same names."""
+
+    @property
+    def event_store(self) -> EventStore | None:
+        """Events for a session that begins."""
+        return Events()
+
+    @event_store.setter
+    def event_store(self, store: EventStore | None) -> None:
+        """Take none from outside."""
+
+
+@final
+@attrs.define(eq=False)
+class Web:
+    """An MCP server over HTTP."""
+
+    _server: Server[Any]
+    _gate: Gate
+    _streams: set[trio.SocketStream] = attrs.field(factory=set[trio.SocketStream])
+    _requests: dict[str, int] = attrs.field(factory=dict[str, int])
+    """Requests under way, by session."""
+
+    async def serve(
+        self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
+    ) -> None:
+        """Answer until cancelled; the listeners are closed then."""
+        sessions = _Sessions(
+            self._server,
+            retry_interval=RETRY,
+            session_idle_timeout=SESSION_IDLE,
+            max_request_body_size=MOST_BODY,
+            max_sessions=MOST_SESSIONS,
+        )
+
+        async def app(scope: _Scope, receive: _Receive, send: _Send) -> None:
+            await self._answer(sessions, scope, receive, send)
+
+        config, wrapped = _config(), ASGIWrapper(cast("Any", app))
+
+        async def connection(stream: trio.SocketStream) -> None:
+            if len(self._streams) >= MOST_CONNECTIONS:
+                return
+            self._streams.add(stream)
+            try:
+                # Fence: a stranger's connection; the server goes on.
+                with fence(_failed):
+                    patient = cast("Any", _Patient(stream))
+                    await TCPServer(wrapped, config, WorkerContext(None), ConnectionState({}), patient)
+            finally:
+                self._streams.discard(stream)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._hang_up_at_end)
+            async with sessions.run():
+                task_status.started()
+                await trio.serve_listeners(connection, listeners)
+
+    async def _hang_up_at_end(self) -> None:
+        """Close all connections when cancelled, also those on which something is being sent."""
+        try:
+            await trio.sleep_forever()
+        finally:
+            for stream in self._streams:
+                stream.socket.close()
+
+    async def _answer(
+        self, sessions: StreamableHTTPSessionManager, scope: _Scope, receive: _Receive, send: _Send
+    ) -> None:
+        if scope["type"] != "http":
+            return
+        refused = self._gate.judge(scope)
+        session = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"mcp-session-id"), "")
+        if refused is None and session and self._requests.get(session, 0) >= MOST_REQUESTS:
+            refused = Refused(429, "too many requests of this session are under way")
+        if refused is not None:
+            await _refuse(refused, send)
+            return
+        self._requests[session] = self._requests.get(session, 0) + 1
+        try:
+            # Fence: a stranger's request; without an answer by now it gets 500, and no word why.
+            with fence(_failed):
+                await sessions.handle_request(scope, _within(receive), send)
+        finally:
+            self._requests[session] -= 1
+            if not self._requests[session]:
+                del self._requests[session]
+
+
+@final
+@attrs.define(eq=False)
+class _Patient:
+    """A connection as hypercorn uses one, which waits for a slow reader for a while and no longer.
+
+    Hypercorn shields what it sends from cancellation, so without this a client that reads nothing would hold the server
+    when it stops.
+    """
+
+    stream: trio.SocketStream
+    socket: trio.socket.SocketType = attrs.field(
+        init=False, default=attrs.Factory(lambda self: self.stream.socket, takes_self=True)
+    )
+
+    async def receive_some(self, most: int) -> bytes:
+        """Read what has come."""
+        return await self.stream.receive_some(most)
+
+    async def send_all(self, data: bytes) -> None:
+        """Send it all within `SEND_LIMIT`.
+
+        Raises:
+            trio.BrokenResourceError: the client has gone, or does not read.
+        """
+        with trio.move_on_after(SEND_LIMIT):
+            await self.stream.send_all(data)
+            return
+        raise trio.BrokenResourceError
+
+    async def send_eof(self) -> None:
+        """Say that nothing more comes."""
+        await self.stream.send_eof()
+
+    async def aclose(self) -> None:
+        """Close it."""
+        await self.stream.aclose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.errorlog = config.accesslog = None
+    config.h11_max_incomplete_size = MOST_HEAD
+    config.h2_max_header_list_size = MOST_HEAD
+    config.h2_max_concurrent_streams = MOST_REQUESTS
+    config.keep_alive_timeout = int(KEEP_ALIVE)
+    config.include_server_header = False
+    return config
+
+
+def _within(receive: _Receive) -> _Receive:
+    """Read a request's body within `READ_LIMIT`; a slower client counts as gone."""
+    deadline, complete = trio.current_time() + READ_LIMIT, False
+
+    async def read() -> MutableMapping[str, Any]:
+        nonlocal complete
+        if complete:
+            return await receive()
+        with trio.move_on_at(deadline):
+            message = await receive()
+            complete = message["type"] != "http.request" or not message.get("more_body", False)
+            return message
+        return {"type": "http.disconnect"}
+
+    return read
+
+
+async def _refuse(refused: Refused, send: _Send) -> None:
+    headers = [(b"content-type", b"text/plain; charset=utf-8"), *refused.headers.items()]
+    await send({"type": "http.response.start", "status": refused.status, "headers": headers})
+    await send({"type": "http.response.body", "body": f"{refused.sentence}\n".encode()})
+
+
+def _failed(error: Exception) -> None:
+    _log.warning("a connection of an MCP client failed", why=type(error).__name__, detail=str(error))
