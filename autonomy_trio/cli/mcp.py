@@ -19,8 +19,11 @@ from autonomy_trio.cli.options import (
 )
 from autonomy_trio.cli.output import debug_option, log_option, say
 from autonomy_trio.cli.passphrase import passphrase_for
+from autonomy_trio.cli.send import reachable, refuse_itself
 from autonomy_trio.cli.signals import Stop, reload_at_hangup, stoppable
 from autonomy_trio.cli.target import load_agents
+from autonomy_trio.connect.extras import extra
+from autonomy_trio.connect.mcp.servers.agent import McpServer
 from autonomy_trio.connect.mcp.serving import serve_http, serve_stdio
 from autonomy_trio.fabric.node import Node
 from autonomy_trio.fabric.opening import open_node
@@ -134,3 +137,40 @@ async def _serve(
                 url = await serving.start(run)
                 say(f"node  {node.identifier}\nserving MCP at {url}{'' if token is None else ', with a token'}")
         nursery.cancel_scope.cancel()
+
+
+@mcp.command(short_help="Be an MCP server to a client, and an agent on any node behind it.")
+@click.argument("address")
+@relay_option
+@home_option
+@credential_option
+@log_option
+@debug_option
+def bridge(address: str, relays: tuple[str, ...], home: Path, credentials: tuple[Path, ...]) -> None:
+    """Be an MCP server on standard input and output that answers what the agent at ADDRESS does.
+
+    An MCP client starts this as it starts any server. It ends when standard input does, or with Ctrl-C. What it may do
+    is decided by the policy of the agent's node, which sees the identity and credentials of --home.
+    """
+    with extra("mcp", "mcp bridge"):
+        from autonomy_trio.connect.mcp.servers.bridging import Bridge  # noqa: PLC0415 - it needs the extra
+    where, relays = reachable(address, relays)
+    passphrase = passphrase_for(home)
+
+    async def main() -> None:
+        opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials)
+        # Duplicates, so that closing them leaves the interpreter its own.
+        source, sink = trio.lowlevel.FdStream(os.dup(0)), trio.lowlevel.FdStream(os.dup(1))
+        async with source, sink, stoppable() as stop, opened as node, trio.open_nursery() as nursery:
+            stop.drains = True
+            refuse_itself(node, where, home)
+
+            async def end() -> None:
+                await stop.asked.wait()
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(end)
+            await Bridge(node, node.ref(str(where), McpServer)).serve(source, sink)
+            nursery.cancel_scope.cancel()
+
+    run_trio(main)

@@ -51,11 +51,11 @@ def ask(address: str, message: str, relays: tuple[str, ...], home: Path, credent
     '{"Add": {"amount": 3}}'.
     """
     request = parse_message(message)
-    where, relays = _reachable(address, relays)
+    where, relays = reachable(address, relays)
     passphrase = passphrase_for(home)
 
     async def answer(node: Node) -> object:
-        _refuse_itself(node, where, home)
+        refuse_itself(node, where, home)
         try:
             return await node.ref(str(where)).ask(request)
         except trio.TooSlowError:
@@ -84,11 +84,11 @@ def stream(address: str, message: str, relays: tuple[str, ...], home: Path, cred
     One that is read slowly slows the agent down, and loses nothing.
     """
     wanted = parse_message(message)
-    where, relays = _reachable(address, relays)
+    where, relays = reachable(address, relays)
     passphrase = passphrase_for(home)
 
     async def show(node: Node) -> None:
-        _refuse_itself(node, where, home)
+        refuse_itself(node, where, home)
         async with trio.open_nursery() as nursery, node.ref(str(where)).stream(wanted) as items:
             nursery.start_soon(_end_without_reader, nursery.cancel_scope)
             async for item in items:
@@ -122,13 +122,13 @@ def send(  # noqa: PLR0913, PLR0917 - the options of the command
     Whether the agent's policy lets it pass is not told.
     """
     told = parse_message(message)
-    where, relays = _reachable(address, relays)
+    where, relays = reachable(address, relays)
     passphrase = passphrase_for(home)
 
     async def main() -> None:
         opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials, grace=PATIENCE)
         async with opened as node:
-            _refuse_itself(node, where, home)
+            refuse_itself(node, where, home)
             await node.ref(str(where)).tell(told, durable=durable)
             if not durable:
                 await _sent(node, where, told)
@@ -180,7 +180,7 @@ def _printed(line: str) -> bool:
     return True
 
 
-def _refuse_itself(node: Node, where: Address, home: Path) -> None:
+def refuse_itself(node: Node, where: Address, home: Path) -> None:
     """Refuse an address of the node that would send: the running one with this identity, if any, is another process."""
     if format_identifier(where.node) == node.identifier:
         msg = f"{where} is the node of {home} itself: send as another one, with --home DIR"
@@ -194,7 +194,7 @@ async def _sent(node: Node, where: Address, message: Untyped) -> None:
         raise NotDelivered(msg)
 
 
-def _reachable(address: str, relays: tuple[str, ...]) -> tuple[Address, tuple[str, ...]]:
+def reachable(address: str, relays: tuple[str, ...]) -> tuple[Address, tuple[str, ...]]:
     """Read an address, and say which relays to attach to: those that were asked for, else the one in the address."""
     if not address.isprintable():
         msg = f"the address {address!r} has characters that none has: paste it as the agent's node prints it"

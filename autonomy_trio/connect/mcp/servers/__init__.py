@@ -1,0 +1,1 @@
+"""MCP servers as agents, and the bridge that makes one a server again, for clients that know nothing of agents."""
