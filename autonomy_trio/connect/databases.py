@@ -45,6 +45,9 @@ ROWS_AT_ONCE: Final = 1000
 BUSY_EVERY: Final = 0.01
 """Seconds between two attempts at a SQLite file that somebody else writes."""
 
+SOCKET: Final = ".s.PGSQL.5432"
+"""What libpq calls the Unix socket of port 5432."""
+
 _WHERE: Final = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^@?]*)(?:\?.*)?", re.DOTALL)
 """Of an address what is no secret: as libpq, all up to an @ before the first / is user and password."""
 
@@ -211,14 +214,17 @@ class PostgresDatabase:
     """A PostgreSQL server, at an address as libpq reads it."""
 
     url: str = attrs.field(repr=False)
-    socket_folder: str = ""
-    """Where the Unix socket is that leads to it, in place of the address's host."""
+    outlet: str = ""
+    """What it is reached through, where it is."""
+    folder: str = ""
+    """Where the Unix socket is that leads there, in place of the address's host."""
 
     @property
     def name(self) -> str:
         """Its address without user and password."""
         match = _WHERE.fullmatch(self.url)
-        return f"postgresql://{printable(match[1])}" if match else "postgresql"
+        name = f"postgresql://{printable(match[1])}" if match else "postgresql"
+        return f"{name} through {self.outlet}" if self.outlet else name
 
     def check(self) -> None:
         """Refuse an address that libpq cannot read.
@@ -240,6 +246,8 @@ class PostgresDatabase:
             connection = psycopg.connect(self._conninfo(), autocommit=True)
         except psycopg.Error as error:
             why = printable(" ".join(str(error).split()), 500)
+            if self.outlet:
+                why = f"{why}; where the outlet let nobody in, the log says why"
             raise DatastoreUnreachable(f"{self.name} cannot be used: {why}") from None
         return PostgresSession(self.name, connection)
 
@@ -253,10 +261,10 @@ class PostgresDatabase:
             msg = "this is no PostgreSQL server's address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
             raise ConfigurationError(msg) from None
         given.setdefault("connect_timeout", CONNECT_LIMIT)
-        if self.socket_folder:
+        if self.outlet:
             self._check_plain(str(given.get("sslmode", "")))
             given.pop("hostaddr", None)
-            given |= {"host": self.socket_folder, "port": SOCKET_PORT}
+            given |= {"host": self.folder, "port": SOCKET.rpartition(".")[2]}
         return make_conninfo("", **given)
 
     def _check_plain(self, sslmode: str) -> None:
@@ -266,10 +274,6 @@ class PostgresDatabase:
                 "would not hold: leave it out, or open an inlet on 127.0.0.1 and connect to that"
             )
             raise ConfigurationError(msg)
-
-
-SOCKET_PORT: Final = 5432
-"""The number in the name of the Unix socket, ``.s.PGSQL.5432``."""
 
 
 @final
@@ -362,17 +366,24 @@ class PostgresSession:
         self._connection.close()
 
 
-def database_at(address: str) -> Database:
+def database_at(address: str, outlet: str = "", folder: str = "") -> Database:
     """Return the database at an address.
+
+    Args:
+        address: ``sqlite:FILE`` or ``postgresql://…``.
+        outlet: what leads to its server, where it is not reached directly,
+        folder: by the Unix socket `SOCKET` in this folder, once it is there.
 
     Raises:
         ConfigurationError: it is none; the text shows nothing of it, for there may be a password in it.
     """
     scheme, _, rest = address.partition(":")
+    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
+        return PostgresDatabase(address, outlet, folder)
+    if scheme == "sqlite" and outlet:
+        raise ConfigurationError(f"{address} is a file, to which no outlet leads: leave out through={outlet!r}")
     if scheme == "sqlite":
         return SqliteDatabase(rest)
-    if scheme in ("postgresql", "postgres") and rest.startswith("//"):
-        return PostgresDatabase(address)
     msg = "this is no database's address: write sqlite:FILE or postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
     raise ConfigurationError(msg)
 

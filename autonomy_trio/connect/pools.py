@@ -59,6 +59,16 @@ class Pool(Generic[C]):
         """Keep it open until as many have closed it."""
         self._users += 1
 
+    def check_alone(self) -> None:
+        """Refuse to be opened by two.
+
+        Raises:
+            UsageError: it is open.
+        """
+        if self._users:
+            msg = f"{self.name} is open already: who goes through an outlet needs one of its own, as it is judged there"
+            raise UsageError(msg)
+
     async def aclose(self) -> bool:
         """Close it for one who opened it; tell whether that was the last, and unused connections are closed."""
         self._users -= 1

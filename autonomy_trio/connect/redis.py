@@ -2,7 +2,7 @@
 
 from collections import deque
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any, Final, Self, final
 
@@ -15,8 +15,10 @@ from autonomy_trio.errors import (
     DatastoreRefused,
     DatastoreTooSlow,
     DatastoreUnreachable,
+    DeliveryError,
     UsageError,
 )
+from autonomy_trio.fabric.node import current_node
 from autonomy_trio.fabric.stores.redis_wire import (
     ANSWER_LIMIT,
     Command,
@@ -51,6 +53,8 @@ class _Connection:
 
     _name: str
     wire: Wire
+    _way: AsyncExitStack
+    """What led to it."""
     answered: bool = True
     """Whether all that was said is answered, and nothing else can come."""
     used_at: float = attrs.field(factory=trio.current_time)
@@ -96,6 +100,7 @@ class _Connection:
         """End it, without a word."""
         with trio.CancelScope(shield=True):  # it closes at once
             await self.wire.aclose()
+            await self._way.aclose()
 
 
 @final
@@ -152,21 +157,28 @@ class Redis:
         server: ``redis://[[USER]:PASSWORD@]HOST[:PORT][/DATABASE]``; ``rediss://`` is TLS.
         connections: at most so many; each subscription holds one; who wants one more waits.
         limit: seconds that a command may take, one that blocks too, and the wait for a connection.
+        through: the address of an outlet that leads to the server, in place of the host and port of its address. It is
+            then opened by an agent, by one at a time, and the outlet's policy judges that agent.
 
     Raises:
         ConfigurationError: the address or a number is of no use; the text shows no password.
     """
 
-    def __init__(self, server: str, *, connections: int = 8, limit: float = 30.0) -> None:
+    def __init__(self, server: str, *, connections: int = 8, limit: float = 30.0, through: str | None = None) -> None:
         self._address = RedisAddress.parse(server)
+        self._through = through
+        self._name = str(self._address) if through is None else f"{self._address} through {through}"
         self._limit = limit
-        self._pool = Pool(str(self._address), connections, limit, self._connect)
+        self._pool = Pool(self._name, connections, limit, self._connect)
 
     def __repr__(self) -> str:
-        return f"<Redis {self._address}>"
+        return f"<Redis {self._name}>"
 
     async def __aenter__(self) -> Self:
         hiredis_module()
+        if self._through is not None:
+            self._pool.check_alone()
+            current_node()  # or it says that there is none
         self._pool.open()
         return self
 
@@ -206,7 +218,7 @@ class Redis:
             msg = f"{_name(words)} would change a connection that others use too: there are transaction and subscribe"
             raise UsageError(msg)
         (answer,) = await self._ask(words)
-        return _checked(str(self._address), answer)
+        return _checked(self._name, answer)
 
     async def transaction(self, *commands: tuple[str | bytes | float, ...]) -> list[Any]:
         """Have commands carried out as one, ``MULTI`` to ``EXEC``, and return their answers.
@@ -222,8 +234,8 @@ class Redis:
         queued = await self._ask(("MULTI",), *commands, ("EXEC",))
         for answer in queued:
             if isinstance(answer, RedisRefused) and not str(answer).startswith("EXECABORT"):
-                raise _refusal(str(self._address), answer)
-        return [_checked(str(self._address), answer) for answer in queued[-1]]
+                raise _refusal(self._name, answer)
+        return [_checked(self._name, answer) for answer in queued[-1]]
 
     @asynccontextmanager
     async def subscribe(self, *channels: str) -> AsyncGenerator[Subscription]:
@@ -236,12 +248,11 @@ class Redis:
             DatastoreRefused: the server does not let this process hear one of them.
             DatastoreUnreachable, DatastoreLost, DatastoreTooSlow, UsageError: as `command`.
         """
-        name = str(self._address)
         async with self._pool.connection() as connection:
             for answer in await connection.ask(tuple(("SUBSCRIBE", each) for each in channels), self._limit):
-                _checked(name, answer)
+                _checked(self._name, answer)
             connection.answered = False  # from now on something may come at any time
-            yield Subscription(name, connection.wire)
+            yield Subscription(self._name, connection.wire)
 
     async def _ask(self, *commands: Command) -> list[Any]:
         for words in commands:
@@ -252,11 +263,20 @@ class Redis:
             return await connection.ask(commands, self._limit)
 
     async def _connect(self) -> _Connection:
+        way = AsyncExitStack()
+        through = self._through
         try:
-            wire = await connect(self._address)
-        except RedisLost as error:
-            raise DatastoreUnreachable(f"{self._address} cannot be used ({error}): is it running there?") from None
-        return _Connection(str(self._address), wire)
+            if through is None:
+                wire = await connect(self._address)
+            else:
+                wire = await connect(self._address, lambda: way.enter_async_context(current_node().connect(through)))
+        except BaseException as error:
+            with trio.CancelScope(shield=True):  # a stream closes at once
+                await way.aclose()
+            if isinstance(error, RedisLost | DeliveryError):
+                raise DatastoreUnreachable(f"{self._name} cannot be used ({error}): is it running there?") from None
+            raise
+        return _Connection(self._name, wire, way)
 
 
 _OF_A_CONNECTION: Final = frozenset(

@@ -2,7 +2,8 @@
 
 import threading
 from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Any, Final, LiteralString, Self, TypeVar, final
 
@@ -10,9 +11,11 @@ import attrs
 import outcome
 import trio
 
-from autonomy_trio.connect.databases import Database, Parameters, Row, Session, database_at
+from autonomy_trio.connect.databases import SOCKET, Database, Parameters, Row, Session, database_at
 from autonomy_trio.connect.pools import Pool
 from autonomy_trio.errors import DatastoreError, DatastoreLost, DatastoreTooSlow, UsageError
+from autonomy_trio.fabric.node import current_node
+from autonomy_trio.groups import single_error
 
 INTERRUPT_GRACE: Final = 5.0
 """Seconds that a statement which was interrupted gets to end; then its connection is ended under it."""
@@ -229,22 +232,29 @@ class Sql:
             options, files and environment variables; that needs the extra ``sql``.
         connections: at most so many; who wants one more waits.
         limit: seconds that a statement may take, and the wait for a connection.
+        through: the address of an outlet that leads to the PostgreSQL server, in place of the host and port of its
+            address. It is then opened by an agent, by one at a time, and the outlet's policy judges that agent.
 
     Raises:
         ConfigurationError: the address or a number is of no use; the text shows no password.
     """
 
-    def __init__(self, database: str, *, connections: int = 4, limit: float = 30.0) -> None:
-        self._database = database_at(database)
+    def __init__(self, database: str, *, connections: int = 4, limit: float = 30.0, through: str | None = None) -> None:
+        self._address = database
+        self._database = database_at(database, through or "")
+        self._through = through
         self._limit = limit
         self._pool = Pool(self._database.name, connections, limit, self._connect)
         self._threads = _Threads(trio.CapacityLimiter(connections), trio.CapacityLimiter(connections))
+        self._way: AsyncExitStack | None = None
 
     def __repr__(self) -> str:
         return f"<Sql {self._database.name}>"
 
     async def __aenter__(self) -> Self:
         self._database.check()
+        if self._through is not None:
+            await self._open_way(self._through)
         self._pool.open()
         return self
 
@@ -254,6 +264,10 @@ class Sql:
         if await self._pool.aclose():
             with trio.CancelScope(shield=True):  # each call of a driver has its limit
                 await self._threads.wait_ended()
+        way, self._way = self._way, None
+        if way is not None:
+            with single_error():
+                await way.__aexit__(kind, error, traceback)
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep it open until cancelled; for ``await context.start(sql.serve)`` in ``on_start`` of an agent.
@@ -304,6 +318,13 @@ class Sql:
         """Run one query that is a transaction of its own; as `Transaction.query`."""
         async with self._pool.connection() as connection:
             return await connection.query(statement, _given(parameters, named))
+
+    async def _open_way(self, outlet: str) -> None:
+        self._pool.check_alone()
+        self._way = AsyncExitStack()
+        folder = self._way.enter_context(TemporaryDirectory(prefix="autonomy-"))  # its user's alone
+        await self._way.enter_async_context(current_node().inlet(f"unix:{folder}/{SOCKET}", outlet))
+        self._database = database_at(self._address, outlet, folder)
 
     async def _connect(self) -> _Connection:
         session = await self._threads.connect(self._database)

@@ -21,6 +21,7 @@ from autonomy_trio.errors import (
     DatastoreUnreachable,
     UsageError,
 )
+from tests.support.net import open_world
 from tests.support.redis import RedisServer, redis_server
 
 
@@ -262,3 +263,72 @@ async def test_an_agent_has_it_for_its_life(server: RedisServer) -> None:
         visits = node.spawn(lambda: Visits(shared), "visits")
         assert [await visits.ask(Visit("home")) for _ in range(2)] == [1, 2]
     assert shared._pool._idle == []
+
+
+@agent
+class Remote:
+    redis: Redis
+
+    async def on_start(self, context: Context) -> None:
+        await context.start(self.redis.serve)
+
+    @on(Visit)
+    async def visit(self, message: Visit) -> int:
+        return int(await self.redis.command("INCR", f"visits:{message.page}"))
+
+
+async def test_through_an_outlet_it_is_judged_as_its_agent_and_nothing_is_left(server: RedisServer) -> None:
+    async with open_world() as world:
+        shop = world.alice.agent_identifier("shop")
+        place = f"127.0.0.1:{server.port}"
+        async with world.server.outlet("redis", place, allow=f'principal.id == "{shop}"') as outlet:
+            far = Redis("redis://ignored:1/0", through=outlet.address)
+            visits = world.alice.spawn(lambda: Remote(far), "shop")
+            assert [await visits.ask(Visit("home")) for _ in range(2)] == [1, 2]
+            assert outlet.streams == 1
+            visits.stop()
+            await visits.stopped()
+        assert world.alice.statistics().portals == 0
+    assert server.say("GET", "visits:home") == b"$1\r\n2\r\n"
+
+
+async def test_an_outlet_that_lets_nobody_in_or_leads_nowhere_is_one_sentence(server: RedisServer) -> None:
+    @agent
+    class Prober:
+        redis: Redis
+
+        @on(Visit)
+        async def probe(self, message: Visit) -> int:
+            async with self.redis:
+                with pytest.raises(DatastoreUnreachable, match=message.page):
+                    await self.redis.command("PING")
+            return 1
+
+    async with open_world() as world:
+        place = f"127.0.0.1:{server.port}"
+        async with world.server.outlet("redis", place, allow='principal.team == "payments"') as outlet:
+            far = Redis(server.url, through=outlet.address)
+            assert await world.bob.spawn(lambda: Prober(far)).ask(Visit(r"cannot be used \(.* denied Connect")) == 1
+            server.kill()
+            refused = "the outlet's target refused the connection"
+            assert await world.alice.spawn(lambda: Prober(far)).ask(Visit(refused)) == 1
+
+
+async def test_through_an_outlet_it_is_opened_by_an_agent_and_by_one_alone() -> None:
+    far = Redis("redis://h", through="I" + 64 * "0" + "/redis")
+    with pytest.raises(UsageError, match="for code that runs in an agent"):
+        async with far:
+            pass
+
+    @agent
+    class Twice:
+        @on(Visit)
+        async def open_twice(self, message: Visit) -> int:
+            async with far:
+                with pytest.raises(UsageError, match="needs one of its own"):
+                    async with far:
+                        pass
+            return 1
+
+    async with open_node() as node:
+        assert await node.spawn(Twice).ask(Visit("")) == 1
