@@ -4,6 +4,7 @@ The SDK keeps sessions and speaks the protocol, hypercorn speaks HTTP. Connectio
 bounds neither how many there are nor how long one takes to read what it is sent.
 """
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final, cast, final
 
@@ -47,6 +48,10 @@ KEEP_ALIVE: Final = 30.0
 
 RETRY: Final = 1000
 """Milliseconds that a client is asked to wait before it reconnects."""
+
+_LEAST_ERROR: Final = 400
+_DETAILED: Final = (b"Validation error", b"Parse error")
+"""Errors of the SDK that quote its parsers."""
 
 _log = get_log()
 
@@ -138,7 +143,7 @@ class Web:
         try:
             # Fence: a stranger's request; without an answer by now it gets 500, and no word why.
             with fence(_failed):
-                await sessions.handle_request(scope, _within(receive), send)
+                await sessions.handle_request(scope, _within(receive), _coarse(send))
         finally:
             self._requests[session] -= 1
             if not self._requests[session]:
@@ -164,7 +169,7 @@ class _Patient:
         return await self.stream.receive_some(most)
 
     async def send_all(self, data: bytes) -> None:
-        """Send it all within `SEND_LIMIT`.
+        """Send it all within `SEND_LIMIT`, or close it.
 
         Raises:
             trio.BrokenResourceError: the client has gone, or does not read.
@@ -172,6 +177,7 @@ class _Patient:
         with trio.move_on_after(SEND_LIMIT):
             await self.stream.send_all(data)
             return
+        await trio.aclose_forcefully(self.stream)  # or it would be open for as long as the client likes
         raise trio.BrokenResourceError
 
     async def send_eof(self) -> None:
@@ -209,6 +215,34 @@ def _within(receive: _Receive) -> _Receive:
         return {"type": "http.disconnect"}
 
     return read
+
+
+def _coarse(send: _Send) -> _Send:
+    """Send errors without what a parser has to say of them, which tells of the libraries in here."""
+    start: MutableMapping[str, Any] | None = None
+    body = bytearray()
+
+    async def write(message: MutableMapping[str, Any]) -> None:
+        nonlocal start
+        if message["type"] == "http.response.start" and message["status"] >= _LEAST_ERROR:
+            start = message
+        elif start is None:
+            await send(message)
+        else:
+            body.extend(message.get("body", b""))
+            if not message.get("more_body", False):
+                short = _without_detail(bytes(body))
+                others = [(name, value) for name, value in start["headers"] if name.lower() != b"content-length"]
+                await send({**start, "headers": [*others, (b"content-length", str(len(short)).encode())]})
+                await send({"type": "http.response.body", "body": short})
+
+    return write
+
+
+def _without_detail(body: bytes) -> bytes:
+    for detailed in _DETAILED:
+        body = re.sub(rb'("message":"' + detailed + rb'):(?:[^"\\]|\\.)*"', rb'\1"', body)
+    return body
 
 
 async def _refuse(refused: Refused, send: _Send) -> None:
