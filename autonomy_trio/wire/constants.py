@@ -134,7 +134,9 @@ FLOW_BITS: Final = 32
 """The low bits of a message's number count the messages of a flow; the high ones, the sender's flows since its boot."""
 
 PORTAL_WINDOW: Final = 256 * 1024
-"""Bytes of one direction of a portal's stream that may be under way, or wait for their reader."""
+"""Bytes of one direction of a portal's stream that may be under way, or wait for their reader, at first."""
+MOST_PORTAL_WINDOW: Final = 1024 * 1024
+"""The same where the reader keeps up."""
 
 CHECKS_PER_SECOND: Final = 100.0
 """Signatures of agents that are checked for one peer, over time: a hundredth of a processor's."""

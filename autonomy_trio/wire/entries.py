@@ -315,8 +315,9 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         payload: the bytes.
         is_last: whether the direction ends behind them.
         through: how many places of the other direction have come, without a gap.
-        allowed: how many bytes of the other direction may be sent in all.
-        asks: whether the sender wants to hear at once how far the other end is.
+        taken: how many of these were taken by their reader.
+        window: how many bytes past them may be sent.
+        asks: whether the sender wants to hear at once how far the streams between the two nodes are.
     """
 
     number: Number
@@ -325,8 +326,23 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     payload: Payload
     is_last: bool
     through: Number
-    allowed: Number
+    taken: Number
+    window: Number
     asks: bool
+
+
+class Missing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=25):
+    """Bytes of a portal's stream have come behind a gap.
+
+    Attributes:
+        number: the opener's number for it.
+        opened: whether the sender of this has opened it.
+        through: how many places have come without a gap.
+    """
+
+    number: Number
+    opened: bool
+    through: Number
 
 
 class Reset(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=24):
@@ -356,7 +372,7 @@ Answer = Reply | Error | Foreseen | Item | Progress | Down
 Asking = Spoken | Cancel | Credit | Unwatch | Awaited | Blocked
 """What goes to who answers."""
 
-Portal = Piece | Reset
+Portal = Piece | Missing | Reset
 """What the ends of a portal's stream say to each other."""
 
 Entry = Asking | Answer | Accepted | Portal | Presentations | Close | Introduce | Introduced | Forgotten
@@ -369,6 +385,8 @@ FRAMING_BYTES: Final = 48
 """More than msgpack adds to any entry: heads of its fields and array, three numbers."""
 _INDEX_BYTES: Final = 5
 _NUMBER_BYTES: Final = 9
+PIECE_FRAMING_BYTES: Final = FRAMING_BYTES + 2 * _NUMBER_BYTES
+"""The same of a piece, which has six."""
 UTF8_BYTES: Final = 4
 """The most bytes of a character."""
 
@@ -401,8 +419,12 @@ def entry_size(entry: Entry) -> int:
     return FRAMING_BYTES if size is None else FRAMING_BYTES + size(entry)
 
 
-def _payload_size(entry: Reply | Item | Piece) -> int:
+def _payload_size(entry: Reply | Item) -> int:
     return len(entry.payload)
+
+
+def _piece_size(entry: Piece) -> int:
+    return PIECE_FRAMING_BYTES - FRAMING_BYTES + len(entry.payload)
 
 
 def _foreseen_size(entry: Foreseen) -> int:
@@ -428,7 +450,8 @@ def _presentations_size(presentations: Sequence[bytes]) -> int:
 
 _MESSAGES: Final = (Tell, Ask, Open)
 _SIZES: Final[dict[type, Callable[[Any], int]]] = {
-    **dict.fromkeys((Reply, Item, Piece), _payload_size),
+    **dict.fromkeys((Reply, Item), _payload_size),
+    Piece: _piece_size,
     Foreseen: _foreseen_size,
     Error: _error_size,
     Presentations: lambda entry: _presentations_size(entry.presentations),

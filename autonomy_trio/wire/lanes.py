@@ -12,11 +12,8 @@ from typing import Final, final
 from attrs import define, field
 
 from autonomy_trio.wire.constants import PORTAL_WINDOW
-from autonomy_trio.wire.entries import FRAMING_BYTES, Piece, Portal, Reset
+from autonomy_trio.wire.entries import PIECE_FRAMING_BYTES, Missing, Piece, Portal, Reset
 from autonomy_trio.wire.portals import RESEND_AFTER, PortalEnd
-
-TOLD_AFTER: Final = PORTAL_WINDOW // 4
-"""Bytes taken of the streams with one node, after which that is told how far they are."""
 
 PIECE_BYTES: Final = 64 * 1024
 """Bytes of one piece."""
@@ -40,12 +37,15 @@ LONGEST_RESEND: Final = 8.0
 DROPPED_PAUSE: Final = 0.25
 """Seconds for which nothing is sent after a relay has dropped something."""
 
-MOST_RESETS: Final = 1024
-"""Resets that wait to leave for one node; others are made again by the next word on their stream."""
+MOST_WORDS: Final = 1024
+"""Resets and the like that wait to leave for one node; others are made again by the next word on their stream."""
+
+MOST_GROWN: Final = 16 * 1024 * 1024
+"""Bytes by which the windows of all streams with one node may have grown together."""
 
 
 @final
-@define(eq=False)
+@define(eq=False, repr=False)
 class Lane:
     """All streams between this node and one other.
 
@@ -72,8 +72,11 @@ class Lane:
     """Those that owe a word."""
     _untold: dict[PortalEnd, None] = field(factory=dict[PortalEnd, None])
     """Those that owe a word soon."""
-    _untold_bytes: int = 0
-    _resets: dict[Reset, None] = field(factory=dict[Reset, None])
+    _words: dict[Missing | Reset, None] = field(factory=dict[Missing | Reset, None])
+    """What else is to be told."""
+    _grown: int = 0
+    _unasked: int = 0
+    """Bytes that have left since the other node was asked how far it is."""
     _paused_until: float | None = None
 
     def __len__(self) -> int:
@@ -98,7 +101,7 @@ class Lane:
     @property
     def has_work(self) -> bool:
         """Whether something may leave now."""
-        return bool(self._resets or self._owing or self._may_send)
+        return bool(self._words or self._owing or self._may_send)
 
     @property
     def _may_send(self) -> bool:
@@ -113,20 +116,20 @@ class Lane:
             now: seconds.
         """
         taken: list[Portal] = []
-        most = min(most, room // FRAMING_BYTES)
-        while self._resets and len(taken) < most:
-            taken.append(self._resets.popitem()[0])
+        most = min(most, room // PIECE_FRAMING_BYTES)
+        while self._words and len(taken) < most:
+            taken.append(self._words.popitem()[0])
         while self._owing and len(taken) < most:
             end = next(iter(self._owing))
             taken.append(end.word())
             self._note_told(end)
-        room -= FRAMING_BYTES * len(taken)
-        while len(taken) < most and self._may_send:
-            piece = self._next_piece(min(PIECE_BYTES, room - FRAMING_BYTES), now)
+        room -= PIECE_FRAMING_BYTES * len(taken)
+        while len(taken) < most and room >= PIECE_FRAMING_BYTES and self._may_send:
+            piece = self._next_piece(min(PIECE_BYTES, room - PIECE_FRAMING_BYTES), now)
             if piece is None:
                 break
             taken.append(piece)
-            room -= FRAMING_BYTES + len(piece.payload)
+            room -= PIECE_FRAMING_BYTES + len(piece.payload)
         if self.in_flight:
             self.stir()
         return taken
@@ -134,6 +137,9 @@ class Lane:
     def _next_piece(self, room: int, now: float) -> Piece | None:
         end = next(iter(self._ready))
         was_moving = end.in_flight > 0
+        if self._unasked >= self.flight // 2:
+            self._unasked = 0
+            end.ask()
         piece = end.next_piece(room)
         if piece is None:
             return None
@@ -141,6 +147,7 @@ class Lane:
             end.moved, end.patience = now, RESEND_AFTER
         self._note_told(end)
         self._count(end)
+        self._unasked += len(piece.payload)
         del self._ready[end]
         if end.is_ready:
             self._ready[end] = None
@@ -153,7 +160,9 @@ class Lane:
             if end is not None:
                 end.hear_reset()
         elif end is None:
-            self.add_reset(Reset(entry.number, not entry.opened))
+            self.say(Reset(entry.number, not entry.opened))
+        elif isinstance(entry, Missing):
+            end.hear_missing(entry)
         else:
             end.hear(entry, now)
             arrived = self._count(end)
@@ -166,7 +175,7 @@ class Lane:
         """End all streams without a word: the other node has gone."""
         for end in self.ends():
             end.lose(why)
-        self._resets.clear()
+        self._words.clear()
 
     def go_back(self, *, pause_until: float | None = None) -> None:
         """Send everything again that has not arrived, for some of it was lost.
@@ -231,26 +240,36 @@ class Lane:
         self._untold[end] = None
         self.stir()
 
-    def note_taken(self, end: PortalEnd, size: int) -> None:
-        """Have all ends say how far they are, once much was taken."""
-        self._untold[end] = None
-        self._untold_bytes += size
-        if self._untold_bytes >= TOLD_AFTER:
-            self._owing.update(self._untold)
-            self._wake()
+    def note_taken(self, end: PortalEnd) -> None:
+        """Have an end say how far it is: now, where a good part of its window was taken, else soon."""
+        if end.untold >= end.window // 4:
+            self.owe(end)
         else:
-            self.stir()
+            self.note_received(end)
 
-    def add_reset(self, reset: Reset) -> None:
-        """Tell the other node that a stream is not here."""
-        if len(self._resets) < MOST_RESETS:
-            self._resets[reset] = None
+    def tell_all(self, end: PortalEnd) -> None:
+        """Have an end say how far it is, and all others that would do so soon: the other node waits for that."""
+        self._owing.update(self._untold)
+        self.owe(end)
+
+    def may_grow(self, end: PortalEnd) -> bool:
+        """Tell whether the window of an end may grow to twice its size, and count it where it does."""
+        if self._grown + end.window > MOST_GROWN:
+            return False
+        self._grown += end.window
+        return True
+
+    def say(self, word: Missing | Reset) -> None:
+        """Have something told that is no piece."""
+        if len(self._words) < MOST_WORDS:
+            self._words[word] = None
             self._wake()
 
     def remove(self, end: PortalEnd) -> None:
         """Forget an end that is over."""
         (self.opened if end.is_opener else self.accepted).pop(end.number, None)
         self.in_flight -= end.counted
+        self._grown -= end.window - PORTAL_WINDOW
         end.counted = 0
         self._note_told(end)
         self._ready.pop(end, None)
@@ -263,6 +282,7 @@ class Lane:
             self.flight = max(LEAST_FLIGHT, self.flight // 2)
             self.resent += 1
         end.go_back()
+        end.ask()
         self._count(end)
         self.make_ready(end)
 
@@ -276,7 +296,5 @@ class Lane:
         return less
 
     def _note_told(self, end: PortalEnd) -> None:
-        self._untold_bytes -= end.untold
-        end.untold = 0
         self._owing.pop(end, None)
         self._untold.pop(end, None)

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Final, final
 
 from attrs import define, field
 
-from autonomy_trio.wire.constants import PORTAL_WINDOW
-from autonomy_trio.wire.entries import Piece, Reset
+from autonomy_trio.wire.constants import MOST_PORTAL_WINDOW, PORTAL_WINDOW
+from autonomy_trio.wire.entries import Missing, Piece, Reset
 
 if TYPE_CHECKING:
     from autonomy_trio.wire.lanes import Lane
@@ -67,7 +67,11 @@ class PortalEnd:
     """Places that have left, since it was gone back to."""
     _most_sent: int = 0
     _arrived: int = 0
+    _gone_on: int = 0
+    """What the other end's reader has taken."""
     _allowed: int = PORTAL_WINDOW
+    _room: int = PORTAL_WINDOW
+    """Bytes that may be kept here: the other end's window."""
     _went_back_to: int = -1
     """What had arrived when the other end last missed something."""
     _is_finished: bool = False
@@ -81,10 +85,13 @@ class PortalEnd:
     _taken: int = 0
     _last: int | None = None
     """Where the other direction ends, once that is known."""
-    _told_received: int = 0
+    _told_taken: int = 0
     _told_allowed: int = PORTAL_WINDOW
     untold: int = 0
     """Bytes taken since the other end was told."""
+    window: int = PORTAL_WINDOW
+    _since_grown: int = 0
+    """Bytes taken since the window has grown."""
     linger_until: float = float("inf")
     counted: int = 0
     """What of the lane's flight is this stream's."""
@@ -108,7 +115,7 @@ class PortalEnd:
     @property
     def room(self) -> int:
         """How many bytes may be written before some have arrived; less than 1 for none."""
-        return PORTAL_WINDOW - self._written + min(self._arrived, self._written)
+        return self._room - self._written + min(self._arrived, self._written)
 
     def read(self) -> bytes:
         """Return all bytes that have come and were not read; none where there are none yet, or no more."""
@@ -126,8 +133,12 @@ class PortalEnd:
         """Count bytes that were read as gone on: as many more may come."""
         self._taken += size
         self.untold += size
+        self._since_grown += size
         if self.lost is None:
-            self._lane.note_taken(self, size)
+            if self._since_grown >= self.window < MOST_PORTAL_WINDOW and not self._unread and self._lane.may_grow(self):
+                self.window *= 2
+                self._since_grown = 0
+            self._lane.note_taken(self)
 
     @property
     def has_ended(self) -> bool:
@@ -144,7 +155,7 @@ class PortalEnd:
     @property
     def is_settled(self) -> bool:
         """Whether nothing that was written, or has come, waits for anything."""
-        return self.lost is not None or (self._reader_has(self._written) and self._taken == self._received)
+        return self.lost is not None or (self._gone_on >= self._written and self._taken == self._received)
 
     def close(self, now: float) -> None:
         """Let nobody here read or write any more; what was written still goes on, within `LINGER` seconds."""
@@ -161,7 +172,7 @@ class PortalEnd:
     def reset(self) -> None:
         """End the stream at once, and tell the other end; what was not taken is lost."""
         if self.lost is None and not self.is_over:
-            self._lane.add_reset(Reset(self.number, self.is_opener))
+            self._lane.say(Reset(self.number, self.is_opener))
             self.lose("it was reset at this end")
 
     def lose(self, why: str) -> None:
@@ -177,18 +188,14 @@ class PortalEnd:
 
     @property
     def is_over(self) -> bool:
-        """Whether both directions have ended, and each end has taken all."""
-        return self._is_finished and self._arrived > self._written and self._taken == self._end_place
+        """Whether both directions have ended, and all of both was taken, as both ends know."""
+        return self._is_finished and self._gone_on > self._written and self._taken == self._end_place
 
     # What the lane does
 
     @property
     def _end_place(self) -> float:
         return float("inf") if self._last is None else self._last + 1
-
-    def _reader_has(self, place: int) -> bool:
-        """Tell whether the other end's reader has taken everything up to a place."""
-        return self._allowed - PORTAL_WINDOW >= place
 
     @property
     def in_flight(self) -> int:
@@ -209,8 +216,9 @@ class PortalEnd:
 
     def word(self, payload: bytes = b"", *, is_last: bool = False) -> Piece:
         """Return how far this end is, with bytes or none."""
-        self._told_received = self._received
-        self._told_allowed = max(self._told_allowed, self._taken + PORTAL_WINDOW)
+        self.untold = 0
+        self._told_taken = self._taken
+        self._told_allowed = max(self._told_allowed, self._taken + self.window)
         asks, self._asks = self._asks, False
         return Piece(
             self.number,
@@ -219,7 +227,8 @@ class PortalEnd:
             payload,
             is_last,
             self._received,
-            self._told_allowed,
+            self._taken,
+            self.window,
             asks,
         )
 
@@ -248,12 +257,15 @@ class PortalEnd:
             most -= len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def ask(self) -> None:
+        """Have the next piece ask how far the other end is."""
+        self._asks = True
+
     def go_back(self) -> None:
-        """Let everything that has not arrived leave again, and ask how far the other end is."""
+        """Let everything that has not arrived leave again."""
         self._unsent.extendleft(reversed(self._under_way))
         self._under_way.clear()
         self._sent = self._arrived
-        self._asks = True
 
     def hear(self, piece: Piece, now: float) -> None:
         """Take the other end's word."""
@@ -262,19 +274,21 @@ class PortalEnd:
             self._hear_bytes(piece)
         if self.lost is None:
             if piece.asks:
-                self._lane.owe(self)
-                if piece.through == self._arrived != self._went_back_to and self.in_flight:
-                    self._went_back_to = self._arrived
-                    self._lane.lose_some(self)
+                self._lane.tell_all(self)
             self._end_discarding()
             self._look_over()
 
     def _hear_word(self, piece: Piece, now: float) -> None:
-        if piece.through > self._most_sent:
+        if not piece.taken <= piece.through <= self._most_sent:
             self._break_off("the other node took what was not sent")
             return
-        if piece.allowed > self._allowed:
-            self._allowed = piece.allowed
+        if piece.taken > self._gone_on:
+            self._gone_on = piece.taken
+            if self.is_closed:
+                self.linger_until = now + LINGER
+            self.writable()
+        if piece.taken + piece.window > self._allowed:
+            self._allowed, self._room = piece.taken + piece.window, min(piece.window, MOST_PORTAL_WINDOW)
             self.moved, self.patience = now, RESEND_AFTER
             self._lane.make_ready(self)
         if piece.through > self._arrived:
@@ -306,8 +320,9 @@ class PortalEnd:
             self._last = end
         known_bytes = self._received - piece.offset
         if known_bytes < 0 or end + piece.is_last <= self._received:
-            self._asks = self._asks or known_bytes < 0
-            self._lane.owe(self)  # a gap, or nothing new: the other end does not know how far this one is
+            if known_bytes < 0:
+                self._lane.say(Missing(self.number, self.is_opener, self._received))
+            self._lane.owe(self)  # of a gap, or nothing new: the other end does not know how far this one is
             return
         payload = piece.payload[known_bytes:] if known_bytes else piece.payload
         self._received = end + piece.is_last
@@ -327,20 +342,26 @@ class PortalEnd:
 
     def _end_discarding(self) -> None:
         """Reset a closed end that was sent more, as soon as the other end has taken all that was written."""
-        if self._is_discarding and self._reader_has(self._written + 1):
+        if self._is_discarding and self._gone_on > self._written:
             self.reset()
 
     def _break_off(self, why: str) -> None:
-        self._lane.add_reset(Reset(self.number, self.is_opener))
+        self._lane.say(Reset(self.number, self.is_opener))
         self.lose(why)
+
+    def hear_missing(self, missing: Missing) -> None:
+        """Take the other end's word that something was lost: once for each place, for many may come behind a gap."""
+        if missing.through == self._arrived != self._went_back_to and self.in_flight:
+            self._went_back_to = self._arrived
+            self._lane.lose_some(self)
 
     def hear_reset(self) -> None:
         """Take the other end's word that the stream is not there any more.
 
-        Where both directions have ended and the other one was read, it has only forgotten the stream first.
+        Where both directions have ended here, the other end has only forgotten the stream first.
         """
-        if self._is_finished and not self._unsent and self._taken == self._end_place:
-            self._arrived = self._written + 1
+        if self._is_finished and self._taken == self._end_place:
+            self._gone_on = self._written + 1
             self._look_over()
         else:
             self.lose("it was reset at the other end")
@@ -348,7 +369,7 @@ class PortalEnd:
     def _look_over(self) -> None:
         if self.is_over:
             self._lane.remove(self)
-            if self._told_received < self._received:
+            if self._told_taken < self._taken:
                 self._lane.owe(self)
             self.readable()
             self.writable()

@@ -39,6 +39,7 @@ from autonomy_trio.wire.entries import (
     Error,
     Foreseen,
     Item,
+    Missing,
     Open,
     Piece,
     Presentations,
@@ -404,7 +405,7 @@ class Sessions:
                 self.reception.take(peer, entry, event.senders, late=event.late)
             case Accepted():
                 peer.outflows.accept(entry)
-            case Piece() | Reset():
+            case Piece() | Missing() | Reset():
                 self.lane(peer).receive(entry, trio.current_time())
             case Presentations() if peer.shows.try_take(len(entry.presentations), trio.current_time()):
                 self.judge.show(peer, entry.presentations)

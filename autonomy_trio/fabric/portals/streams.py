@@ -50,6 +50,11 @@ class Waits:
             await self._writers.park()
         self.check()
 
+    async def wait_over(self) -> None:
+        """Return when both ends have taken all, or the stream is lost."""
+        while not (self.end.is_over or self.end.lost):
+            await self._writers.park()
+
     async def wait_settled(self) -> None:
         """Return when all that was written was taken over there, and all that has come here, or the stream is over."""
         while not (self.end.is_settled or self.end.is_over):
@@ -200,20 +205,18 @@ class Carrying:
 
     async def run(self) -> None:
         """Carry bytes both ways until both directions have ended; where one end breaks, the other is reset too."""
-        is_over = False
+        end = self._waits.end
         try:
             with self._all:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._guard, nursery.cancel_scope, self._carry_out)
                     await self._guard(nursery.cancel_scope, self._carry_in)
-                is_over = self._waits.end.is_over or (self._waits.end.lost is None and not self._all.cancelled_caught)
-        finally:
-            if is_over and not self._outward.cancel_called:
-                with trio.CancelScope(shield=True):
+                if end.lost is None and end.has_ended:
                     await self.connection.aclose()
-            else:
-                self._waits.end.reset()
-                await abort(self.connection)
+                    await self._waits.wait_over()
+        finally:
+            end.reset()
+            await abort(self.connection)
 
     async def drain(self) -> None:
         """Read no more from the connection; reset it when all that was read has been taken."""

@@ -77,7 +77,7 @@ MOST_UNREGISTERED_EACH: Final = 256
 REGISTRATIONS: Final = (50.0, 500.0)
 """Connections a second from one address, and at once."""
 
-TRAFFIC: Final = (32e6, 64e6)
+TRAFFIC: Final = (256e6, 256e6)
 """Bytes a second from one node, and at once, `FRAME_COST` for each frame among them; who sends more is read slower."""
 
 MOST_ADDRESSES: Final = 10_000
