@@ -1,4 +1,4 @@
-"""``python -m benchmarks local|crypto|network|store|losses|peers``: a table each, and with ``--json`` a file."""
+"""``python -m benchmarks local|crypto|network|portal|store|losses|peers``: a table each, and with ``--json`` a file."""
 
 import sys
 from collections.abc import Iterable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from benchmarks import against, crypto, local, losses, network, store
+from benchmarks import against, crypto, local, losses, network, portal, store
 from benchmarks.measure import Result, fails, report
 
 quick_option = click.option("--quick", is_flag=True, help="Small counts; a row fails only below half of its least.")
@@ -58,6 +58,14 @@ def run_losses(*, quick: bool, file: Path | None) -> None:
 def run_network(*, quick: bool, file: Path | None) -> None:
     """Run nodes at a relay beside NATS, where it is installed, and raw trio, each relay in a process of its own."""
     finish(network.run(quick=quick), file, quick=quick)
+
+
+@main.command("portal")
+@quick_option
+@json_option
+def run_portal(*, quick: bool, file: Path | None) -> None:
+    """Send bytes through a portal beside three plain proxies, ssh and stunnel, each part in a process of its own."""
+    finish(portal.run(quick=quick), file, quick=quick)
 
 
 @main.command("peers")
