@@ -14,8 +14,10 @@ from autonomy_trio.cli.authority import authority
 from autonomy_trio.cli.enroll import enroll
 from autonomy_trio.cli.find import find
 from autonomy_trio.cli.identity import identity
+from autonomy_trio.cli.inlet import inlet
 from autonomy_trio.cli.mcp import mcp
 from autonomy_trio.cli.new import new
+from autonomy_trio.cli.outlet import outlet
 from autonomy_trio.cli.output import say, say_error
 from autonomy_trio.cli.policy import policy
 from autonomy_trio.cli.relay import relay
@@ -40,7 +42,7 @@ def autonomy_trio() -> None:
     """A secure messaging fabric for agents."""
 
 
-for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask, stream, mcp):
+for _command in (new, run, relay, identity, authority, enroll, policy, find, send, ask, stream, mcp, outlet, inlet):
     autonomy_trio.add_command(_command)
 
 
