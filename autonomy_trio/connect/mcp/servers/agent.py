@@ -106,9 +106,11 @@ class McpServer:
             task_status.started()
             raise await session.wait_over()
 
-    async def _ask(self, message: object) -> dict[str, Any]:
+    async def _ask(self, message: object, context: Context) -> dict[str, Any]:
         from autonomy_trio.connect.mcp.servers.calls import ask, in_json  # noqa: PLC0415 - it needs the extra
 
+        if self._open.ended.is_set():
+            context.stash()  # for the instance that follows: nothing has been asked yet
         return in_json(await ask(self._open, message))
 
     @property
@@ -124,57 +126,57 @@ class McpServer:
         return _carried(description_of(self._open), "a description")
 
     @on(Ping, raises=McpError)
-    async def ping(self, message: Ping) -> None:
+    async def ping(self, message: Ping, context: Context) -> None:
         """Ask the server whether it answers."""
-        await self._ask(message)
+        await self._ask(message, context)
 
     @on(ListTools, raises=McpError)
-    async def list_tools(self, message: ListTools) -> Tools:
+    async def list_tools(self, message: ListTools, context: Context) -> Tools:
         """Return a page of the server's tools."""
-        return await self._page(message, "tools", Tool, Tools)
+        return await self._page(message, context, "tools", Tool, Tools)
 
     @on(ListResources, raises=McpError)
-    async def list_resources(self, message: ListResources) -> Resources:
+    async def list_resources(self, message: ListResources, context: Context) -> Resources:
         """Return a page of the server's resources."""
-        return await self._page(message, "resources", Resource, Resources)
+        return await self._page(message, context, "resources", Resource, Resources)
 
     @on(ListResourceTemplates, raises=McpError)
-    async def list_resource_templates(self, message: ListResourceTemplates) -> ResourceTemplates:
+    async def list_resource_templates(self, message: ListResourceTemplates, context: Context) -> ResourceTemplates:
         """Return a page of the server's templates of resources."""
-        return await self._page(message, "resourceTemplates", ResourceTemplate, ResourceTemplates)
+        return await self._page(message, context, "resourceTemplates", ResourceTemplate, ResourceTemplates)
 
     @on(ListPrompts, raises=McpError)
-    async def list_prompts(self, message: ListPrompts) -> Prompts:
+    async def list_prompts(self, message: ListPrompts, context: Context) -> Prompts:
         """Return a page of the server's prompts."""
-        return await self._page(message, "prompts", Prompt, Prompts)
+        return await self._page(message, context, "prompts", Prompt, Prompts)
 
-    async def _page(self, message: Any, key: str, entry: type[Any], page: type[T]) -> T:  # noqa: ANN401 - asks for a list
+    async def _page(self, message: Any, context: Context, key: str, entry: type[Any], page: type[T]) -> T:  # noqa: ANN401 - asks for a list
         offset, cursor = read_cursor(message.cursor)
-        found = await self._ask(attrs.evolve(message, cursor=cursor))
+        found = await self._ask(attrs.evolve(message, cursor=cursor), context)
         entries = tuple(listed_of(entry, each) for each in found[key][offset:])
         page_found: T = fitting_page(page, entries, offset, cursor, found.get("nextCursor"))
         return page_found
 
     @on(CallTool, raises=McpError)
-    async def call_tool(self, message: CallTool) -> ToolResult:
+    async def call_tool(self, message: CallTool, context: Context) -> ToolResult:
         """Call a tool, and return its result where that fits one message."""
-        return _read(asked.tool_result_of, await self._ask(message), message)
+        return _read(asked.tool_result_of, await self._ask(message, context), message)
 
     @on(ReadResource, raises=McpError)
-    async def read_resource(self, message: ReadResource) -> ResourceContents:
+    async def read_resource(self, message: ReadResource, context: Context) -> ResourceContents:
         """Read a resource, and return its contents where they fit one message."""
-        return _read(asked.contents_of, await self._ask(message), message)
+        return _read(asked.contents_of, await self._ask(message, context), message)
 
     @on(GetPrompt, raises=McpError)
-    async def get_prompt(self, message: GetPrompt) -> PromptResult:
+    async def get_prompt(self, message: GetPrompt, context: Context) -> PromptResult:
         """Return a prompt that fits one message."""
-        return _read(asked.prompt_of, await self._ask(message), message)
+        return _read(asked.prompt_of, await self._ask(message, context), message)
 
     @on(CompletePrompt, raises=McpError)
     @on(CompleteResource, raises=McpError)
-    async def complete(self, message: CompletePrompt | CompleteResource) -> Completion:
+    async def complete(self, message: CompletePrompt | CompleteResource, context: Context) -> Completion:
         """Return how an argument could go on."""
-        return _carried(asked.completion_of(await self._ask(message)), "a completion")
+        return _carried(asked.completion_of(await self._ask(message, context)), "a completion")
 
     @on(CallToolInParts, raises=McpError)
     @on(ReadResourceInParts, raises=McpError)

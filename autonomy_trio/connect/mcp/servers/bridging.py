@@ -12,7 +12,9 @@ from attrs import define, field
 from mcp.shared.dispatcher import DispatchContext
 from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
+from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
+from mcp_types import JSONRPCRequest
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from autonomy_trio.actors.context import Context
@@ -218,15 +220,20 @@ class Bridge:
 
 
 class _Taking(Passing):
-    """The client's messages, no more of them than are answered; entered for each request that is."""
+    """The client's messages, no more of them than are answered; a block of it is the answer to one."""
 
     def __init__(self, source: Messages) -> None:
         super().__init__(source)
         self._taken = 0
         self._changed = trio.Event()
 
+    def took(self, message: SessionMessage | Exception) -> None:
+        """Count a request."""
+        if isinstance(message, SessionMessage) and isinstance(message.message, JSONRPCRequest):
+            self._taken += 1
+
     def __enter__(self) -> None:
-        self._taken += 1
+        """Begin to answer a request that was counted."""
 
     def __exit__(self, *_: object) -> None:
         self._taken -= 1

@@ -80,14 +80,11 @@ def mcp_server(  # noqa: PLR0913 - each has a default that is right for most
     narrowed = {"tools": tools, "resources": resources, "prompts": prompts}
     if allow is None and any(narrowed.values()):
         raise DeclarationError(f"mcp_server({name!r}): tools=, resources= and prompts= narrow allow=: give that too")
-    topics = {} if allow is None else {f"#{name}": allow}
+    conditions = {message: _condition(name, message, allow, narrowed) for message in spec_of(McpServer).handlers}
     plain: type[McpServer] = type(class_name, (McpServer,), {"__doc__": f"The MCP server {name}.", "place": place})
-    server = agent(concurrency=concurrency, topics=topics)(plain)
+    server = agent(concurrency=concurrency, topics={} if allow is None else {f"#{name}": allow})(plain)
     spec = spec_of(server)
-    handlers = {
-        message: attrs.evolve(handler, allow=_condition(name, message, allow, narrowed))
-        for message, handler in spec.handlers.items()
-    }
+    handlers = {message: attrs.evolve(handler, allow=conditions[message]) for message, handler in spec.handlers.items()}
     setattr(server, SPEC, attrs.evolve(spec, handlers=handlers, found={}, told={}))
     return server
 

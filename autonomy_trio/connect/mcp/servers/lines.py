@@ -49,6 +49,9 @@ class Passing:
     async def before_next(self) -> None:
         """Return when another message may be read."""
 
+    def took(self, message: SessionMessage | Exception) -> None:
+        """Take note of a message that is handed on."""
+
     async def at_end(self) -> None:
         """Return when the end may be told."""
 
@@ -60,10 +63,12 @@ class Passing:
         """
         await self.before_next()
         try:
-            return await self._source.receive()
+            message = await self._source.receive()
         except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
             await self.at_end()
             raise
+        self.took(message)
+        return message
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import AsyncGenerator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Final, TypeVar, cast, final
 
 import httpx2
@@ -33,6 +33,10 @@ HTTP_LIMIT: Final = 30.0
 """Seconds to connect to a server over HTTP, and to send."""
 HTTP_SILENCE: Final = 300.0
 """Seconds in which a server over HTTP must say something in an answer that it has begun."""
+LEAVE_LIMIT: Final = 1.0
+"""Seconds that telling a server over HTTP of the session's end may take."""
+SESSION_HEADER: Final = "mcp-session-id"
+"""The header that names a session. Source: Model Context Protocol 2025-11-25, "Transports", session management."""
 MOST_DATA: Final = 16 * 1024
 """Bytes of what an error brings beside its text; more is left out."""
 MOST_QUOTED: Final = 2000
@@ -83,7 +87,7 @@ class Session:
             if error.code == types.CONNECTION_CLOSED and await self._is_over():
                 raise self.lost() from None
             if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
-                self.end("has forgotten the session, as one that was restarted")
+                self.end("has forgotten the session")
                 raise self.lost() from None
             raise McpError(error.code, error.message[:MOST_QUOTED], _data(error.data)) from None
         except pydantic.ValidationError as error:
@@ -157,10 +161,7 @@ async def open_session(place: Place, log: Any, on_message: MessageHandlerFnT) ->
     # Fence: a transport of a foreign library, whose failures are one sentence each.
     with fence(failures.append):
         async with opening(cast("Any", place), log, on_message) as session:
-            try:
-                yield session
-            finally:
-                session.end("was left")
+            yield session
     if failures:
         raise _single(failures[0], place) from None
 
@@ -203,37 +204,52 @@ async def _open_command(place: Command, log: Any, on_message: MessageHandlerFnT)
 
 @asynccontextmanager
 async def _open_url(place: Url, _: object, on_message: MessageHandlerFnT) -> AsyncGenerator[Session]:
-    statuses: list[int] = []
+    heard = _Heard()
     ended = trio.Event()
-
-    async def note(response: httpx2.Response) -> None:
-        statuses[:] = [response.status_code]
-
-    def words() -> str:
-        return (
-            f"; it answers with HTTP status {statuses[0]}"
-            if statuses and statuses[0] >= httpx2.codes.BAD_REQUEST
-            else ""
-        )
-
     timeout = httpx2.Timeout(HTTP_LIMIT, read=HTTP_SILENCE)
-    http = httpx2.AsyncClient(headers=dict(place.headers), timeout=timeout, event_hooks={"response": [note]})
-    async with http, streamable_http_client(place.url, http_client=http) as (messages, replies):  # noqa: SIM117 - it reads
-        async with ClientSession(_Watched(messages, ended), replies, message_handler=on_message) as client:
-            session = Session(client, ended)
-            try:
-                async with trio.open_nursery() as nursery:
+    http = httpx2.AsyncClient(headers=dict(place.headers), timeout=timeout, event_hooks={"response": [heard.note]})
+    async with (
+        http,
+        streamable_http_client(place.url, http_client=http, terminate_on_close=False) as (messages, replies),
+        ClientSession(_Watched(messages, ended), replies, message_handler=on_message) as client,
+    ):
+        session = Session(client, ended)
+        try:
+            async with trio.open_nursery() as nursery:
 
-                    async def settle() -> None:
-                        await ended.wait()
-                        session.end("can no longer be reached")
+                async def settle() -> None:
+                    await ended.wait()
+                    session.end("can no longer be reached")
 
-                    nursery.start_soon(settle)
-                    await _initialize(session, words)
-                    yield session
-                    nursery.cancel_scope.cancel()
-            finally:
-                session.end("can no longer be reached")
+                nursery.start_soon(settle)
+                await _initialize(session, heard.words)
+                yield session
+                nursery.cancel_scope.cancel()
+        finally:
+            session.end("can no longer be reached")
+            await heard.leave(http, place)
+
+
+@define(eq=False)
+class _Heard:
+    """What responses say beside their bodies."""
+
+    status: int = 0
+    session: str | None = None
+
+    async def note(self, response: httpx2.Response) -> None:
+        self.status = response.status_code
+        self.session = response.headers.get(SESSION_HEADER, self.session)
+
+    def words(self) -> str:
+        """Say what may explain a server that does not begin."""
+        return f"; it answers with HTTP status {self.status}" if self.status >= httpx2.codes.BAD_REQUEST else ""
+
+    async def leave(self, http: httpx2.AsyncClient, place: Url) -> None:
+        """Tell the server that the session is over, also when cancelled; the SDK would be cancelled with it."""
+        if self.session is not None:
+            with trio.move_on_after(LEAVE_LIMIT, shield=True), suppress(httpx2.HTTPError):
+                await http.delete(place.url, headers={SESSION_HEADER: self.session})
 
 
 async def _first(*events: trio.Event) -> None:
