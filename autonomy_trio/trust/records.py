@@ -112,7 +112,9 @@ def verify(public: bytes, context: SignatureContext, data: bytes, signature: byt
 
 def digest(context: HashContext, data: bytes) -> bytes:
     """Hash `data` for one purpose: BLAKE2b with a 32-byte result (RFC 7693)."""
-    return blake2b(_HASH_PREFIXES[context] + data, digest_size=DIGEST_BYTES).digest()
+    hashed = blake2b(_HASH_PREFIXES[context], digest_size=DIGEST_BYTES)
+    hashed.update(data)
+    return hashed.digest()
 
 
 def sign_record(key: SigningKey, context: SignatureContext, record: msgspec.Struct) -> Signed:

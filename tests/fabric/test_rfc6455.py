@@ -24,8 +24,8 @@ from autonomy_trio.fabric.links.rfc6455 import (
     Noise,
     Ping,
     Reader,
+    apply_mask,
     encode,
-    mask,
 )
 
 MOST: Final = 100_000
@@ -161,9 +161,9 @@ def test_content_between_empty_fragments_is_no_flood() -> None:
 
 @given(st.binary(max_size=300), st.binary(min_size=4, max_size=4))
 def test_a_mask_is_taken_off_as_it_is_put_on(payload: bytes, key: bytes) -> None:
-    masked = mask(payload, key)
+    masked = apply_mask(payload, key)
     assert masked == bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
-    assert mask(masked, key) == payload
+    assert apply_mask(masked, key) == payload
 
 
 def test_each_frame_has_a_mask_of_its_own() -> None:

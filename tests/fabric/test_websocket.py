@@ -393,7 +393,7 @@ async def test_a_ping_is_answered_while_messages_are_awaited(nursery: trio.Nurse
         await stream.send_all(frame(WEB_PING, b"there?", mask=False))
         head_and_key = await stream.receive_some(6)
         assert head_and_key[:2] == bytes([0x80 | rfc6455.PONG, 0x80 | 6])
-        assert rfc6455.mask(await stream.receive_some(), head_and_key[2:]) == b"there?"
+        assert rfc6455.apply_mask(await stream.receive_some(), head_and_key[2:]) == b"there?"
         await stream.send_all(frame(rfc6455.PONG, b"yes", mask=False) + frame(BINARY, b"well", mask=False))
         await trio.sleep_forever()
 

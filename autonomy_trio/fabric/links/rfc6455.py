@@ -12,6 +12,11 @@ from typing import Final, final
 
 from attrs import frozen
 
+try:
+    from websockets.speedups import apply_mask
+except ImportError:  # where nothing can be compiled: some hundred times slower
+    from websockets.utils import apply_mask
+
 from autonomy_trio.errors import ProtocolError
 
 CONTINUATION: Final = 0x0
@@ -54,20 +59,8 @@ class Noise:
 
 
 Event = bytes | Ping | Close | Noise
-_XOR: Final = [bytes(byte ^ other for other in range(256)) for byte in range(256)]
-"""Each byte's translation under each byte of a key: a strided `translate` is the quickest that Python has."""
 _CLOSE: Final = Close()
 _NOISE: Final = Noise()
-
-
-def mask(payload: bytes, key: bytes) -> bytes:
-    """Mask a payload, or unmask it: each byte with the one of the key's four whose turn it is."""
-    if key == b"\x00\x00\x00\x00":
-        return payload
-    masked = bytearray(payload)
-    for at, byte in enumerate(key):
-        masked[at::4] = masked[at::4].translate(_XOR[byte])
-    return bytes(masked)
 
 
 def encode(opcode: int, payload: bytes, *, masked: bool) -> bytes:
@@ -88,7 +81,7 @@ def encode(opcode: int, payload: bytes, *, masked: bool) -> bytes:
     if not masked:
         return head + payload
     key = secrets.token_bytes(_KEY_BYTES)
-    return b"".join((head, key, mask(payload, key)))
+    return b"".join((head, key, apply_mask(payload, key)))
 
 
 @final
@@ -167,7 +160,7 @@ class Reader:
         if not self._masked:
             return first, bytes(memoryview(buffer)[start + head : start + end])
         at = start + head + _KEY_BYTES
-        return first, mask(bytes(memoryview(buffer)[at : start + end]), bytes(buffer[at - _KEY_BYTES : at]))
+        return first, apply_mask(memoryview(buffer)[at : start + end], bytes(buffer[at - _KEY_BYTES : at]))
 
     def _check(self, first: int, second: int, size: int) -> None:
         """Refuse a frame by its head, before its payload has come."""
