@@ -5,6 +5,7 @@ from typing import Any, Final, final
 
 import attrs
 import mcp_types as types
+import trio
 from mcp.server.connection import allowed_log_levels
 from mcp.server.context import ServerRequestContext
 from mcp.shared.exceptions import MCPError
@@ -13,6 +14,12 @@ from pydantic import ValidationError
 
 from autonomy_trio.connect.mcp.caller import LEVELS, Level, Unsupported
 from autonomy_trio.logs import printable
+
+BEGUN: Final = "autonomy_trio.begun"
+"""Where a request over HTTP has the `trio.Event` of its answer having begun."""
+
+BEGIN_LIMIT: Final = 5.0
+"""Seconds that are waited for it: a client that takes nothing is hung up on all the same."""
 
 MOST_WORDS: Final = 200
 """Characters of a client's refusal that a handler is told."""
@@ -64,7 +71,9 @@ class SdkChannel:
 
     async def hang_up(self) -> None:
         """Close the stream that the answer would go to, where the client can come back for it."""
-        if self._context.close_sse_stream is not None:
+        if self._context.close_sse_stream is not None and self._context.request is not None:
+            with trio.move_on_after(BEGIN_LIMIT):  # what it begins with is where the client goes on later
+                await self._context.request.scope[BEGUN].wait()
             await self._context.close_sse_stream()
 
     async def _ask(self, request: Any, kind: type[Any]) -> Any:  # noqa: ANN401 - of the SDK's kinds

@@ -31,7 +31,9 @@ class Events(EventStore):
     _kept: OrderedDict[str, _Event] = attrs.field(factory=OrderedDict[str, _Event])
     _size: int = 0
 
-    def __len__(self) -> int:
+    @property
+    def count(self) -> int:
+        """How many events are kept; it has no length, for the SDK takes an empty store for none."""
         return len(self._kept)
 
     @override

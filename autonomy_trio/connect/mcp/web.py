@@ -15,13 +15,13 @@ from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
-from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
+from autonomy_trio.connect.mcp.channel import BEGUN
 from autonomy_trio.connect.mcp.events import Events
 from autonomy_trio.connect.mcp.gate import Gate, Refused
-from autonomy_trio.connect.mcp.service import MOST_REQUESTS, MOST_SESSIONS
+from autonomy_trio.connect.mcp.service import MOST_REQUESTS, MOST_SESSIONS, Service
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 
@@ -49,6 +49,8 @@ KEEP_ALIVE: Final = 30.0
 RETRY: Final = 1000
 """Milliseconds that a client is asked to wait before it reconnects."""
 
+_SESSION: Final = b"mcp-session-id"
+_VERSION: Final = b"mcp-protocol-version"
 _LEAST_ERROR: Final = 400
 _DETAILED: Final = (b"Validation error", b"Parse error")
 """Errors of the SDK that quote its parsers."""
@@ -78,7 +80,7 @@ class _Sessions(StreamableHTTPSessionManager):
 class Web:
     """An MCP server over HTTP."""
 
-    _server: Server[Any]
+    _service: Service
     _gate: Gate
     _streams: set[trio.SocketStream] = attrs.field(factory=set[trio.SocketStream])
     _requests: dict[str, int] = attrs.field(factory=dict[str, int])
@@ -89,7 +91,7 @@ class Web:
     ) -> None:
         """Answer until cancelled; the listeners are closed then."""
         sessions = _Sessions(
-            self._server,
+            self._service.server,
             retry_interval=RETRY,
             session_idle_timeout=SESSION_IDLE,
             max_request_body_size=MOST_BODY,
@@ -133,17 +135,23 @@ class Web:
         if scope["type"] != "http":
             return
         refused = self._gate.judge(scope)
-        session = next((value.decode("latin-1") for name, value in scope["headers"] if name == b"mcp-session-id"), "")
+        session = next((value.decode("latin-1") for name, value in scope["headers"] if name == _SESSION), "")
         if refused is None and session and self._requests.get(session, 0) >= MOST_REQUESTS:
             refused = Refused(429, "too many requests of this session are under way")
         if refused is not None:
             await _refuse(refused, send)
             return
+        version = self._service.version_of(session) if session else None
+        if version is not None:
+            # What was agreed counts, also for a client that says another one: else it could not come back for answers.
+            others = [(name, value) for name, value in scope["headers"] if name != _VERSION]
+            scope["headers"] = [*others, (_VERSION, version.encode())]
         self._requests[session] = self._requests.get(session, 0) + 1
+        begun = scope[BEGUN] = trio.Event()
         try:
             # Fence: a stranger's request; without an answer by now it gets 500, and no word why.
             with fence(_failed):
-                await sessions.handle_request(scope, _within(receive), _coarse(send))
+                await sessions.handle_request(scope, _within(receive), _coarse(send, begun))
         finally:
             self._requests[session] -= 1
             if not self._requests[session]:
@@ -217,8 +225,13 @@ def _within(receive: _Receive) -> _Receive:
     return read
 
 
-def _coarse(send: _Send) -> _Send:
-    """Send errors without what a parser has to say of them, which tells of the libraries in here."""
+def _coarse(send: _Send, begun: trio.Event) -> _Send:
+    """Send errors without what a parser has to say of them, which tells of the libraries in here.
+
+    Args:
+        send: sends a part of the answer.
+        begun: set when something of its body was sent.
+    """
     start: MutableMapping[str, Any] | None = None
     body = bytearray()
 
@@ -228,6 +241,8 @@ def _coarse(send: _Send) -> _Send:
             start = message
         elif start is None:
             await send(message)
+            if message.get("body"):
+                begun.set()
         else:
             body.extend(message.get("body", b""))
             if not message.get("more_body", False):

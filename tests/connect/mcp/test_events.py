@@ -40,7 +40,7 @@ async def test_another_sessions_events_are_not_known() -> None:
 async def test_so_many_events_are_kept_and_the_oldest_goes_first() -> None:
     events = Events()
     identifiers = [await events.store_event("1", note(str(number))) for number in range(MOST_EVENTS + 1)]
-    assert len(events) == MOST_EVENTS
+    assert events.count == MOST_EVENTS
     assert (await replayed(events, identifiers[0]))[0] is None
     assert (await replayed(events, identifiers[1]))[0] == "1"
 
@@ -49,6 +49,10 @@ async def test_so_many_bytes_are_kept_and_the_newest_event_always() -> None:
     events = Events()
     await events.store_event("1", note("x"))
     await events.store_event("1", note("y" * MOST_EVENT_BYTES))
-    assert len(events) == 1
+    assert events.count == 1
     await events.store_event("1", note("z"))
-    assert len(events) == 1
+    assert events.count == 1
+
+
+def test_a_store_that_is_empty_is_a_store_all_the_same() -> None:
+    assert Events()

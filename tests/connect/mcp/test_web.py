@@ -109,11 +109,31 @@ async def test_a_client_that_ends_its_session_ends_its_handlers() -> None:
         await until(lambda: agent.cancelled == 1)
 
 
-async def test_a_connection_that_is_closed_on_purpose_misses_nothing() -> None:
+async def test_a_handler_can_hang_up_and_the_client_comes_back_for_its_answer() -> None:
     async with serving() as url, Client(url, mode="legacy") as client:
         with trio.fail_after(30):
             result = await client.call_tool("long", {})
     assert result.content == [types.TextContent(text="done")]
+
+
+@pytest.mark.parametrize("said", ["2025-11-25", "2025-03-26"])
+async def test_what_is_sent_after_the_connection_was_closed_is_read_from_where_it_ended(said: str) -> None:
+    call = {"jsonrpc": "2.0", "id": 7, "method": "tools/call", "params": {"name": "long"}}
+    async with serving() as url, httpx2.AsyncClient(headers={"mcp-protocol-version": said}) as plain:
+        session = (await post(plain, url, HELLO)).headers["mcp-session-id"]
+        await post(plain, url, {"jsonrpc": "2.0", "method": "notifications/initialized"}, mcp_session_id=session)
+        await post(plain, url, {"jsonrpc": "2.0", "id": 6, "method": "ping"}, mcp_session_id=session)
+        lines = (await post(plain, url, call, mcp_session_id=session)).text.splitlines()
+        begun = dict(line.split(": ", 1) for line in lines if ": " in line)
+        assert begun["retry"] == "1000"
+        assert "data" not in begun or not begun["data"]
+        headers = {"accept": "text/event-stream", "mcp-session-id": session, "last-event-id": begun["id"]}
+        with trio.fail_after(30):
+            async with plain.stream("GET", url, headers=headers) as rest:
+                async for line in rest.aiter_lines():
+                    if line.startswith("data: {"):
+                        assert json.loads(line.removeprefix("data: "))["result"]["content"][0]["text"] == "done"
+                        break
 
 
 async def test_log_messages_and_questions_come_over_the_calls_own_stream() -> None:
