@@ -13,10 +13,13 @@ from attrs import field, frozen
 
 from autonomy_trio import App, Request, Stream, agent, message, on
 from autonomy_trio.connect.mcp import (
-    Content,
-    Embedded,
-    Media,
-    Turn,
+    Audio,
+    ContentBlock,
+    EmbeddedResource,
+    Image,
+    PromptMessage,
+    Text,
+    TextResource,
     Unsupported,
     caller_of,
     prompt,
@@ -90,22 +93,22 @@ class TestSimpleText(Request[str]):
 
 
 @frozen
-class TestImageContent(Request[Media]):
+class TestImageContent(Request[Image]):
     """Answer with an image."""
 
 
 @frozen
-class TestAudioContent(Request[Media]):
+class TestAudioContent(Request[Audio]):
     """Answer with a sound."""
 
 
 @frozen
-class TestEmbeddedResource(Request[Embedded]):
+class TestEmbeddedResource(Request[EmbeddedResource]):
     """Answer with a document."""
 
 
 @frozen
-class TestMultipleContentTypes(Request[list[Content]]):
+class TestMultipleContentTypes(Request[list[ContentBlock]]):
     """Answer with several things at once."""
 
 
@@ -177,7 +180,7 @@ class StaticText(Request[str]):
 
 
 @frozen
-class StaticBinary(Request[Media]):
+class StaticBinary(Request[bytes]):
     """An image."""
 
 
@@ -214,14 +217,14 @@ class TestPromptWithArguments(Request[str]):
 
 
 @frozen
-class TestPromptWithEmbeddedResource(Request[list[Turn]]):
+class TestPromptWithEmbeddedResource(Request[list[PromptMessage]]):
     """Talk about a document."""
 
     resourceUri: str  # noqa: N815 - the suite's name
 
 
 @frozen
-class TestPromptWithImage(Request[list[Content]]):
+class TestPromptWithImage(Request[list[ContentBlock]]):
     """Talk about an image."""
 
 
@@ -234,21 +237,23 @@ class Everything:
         return "This is a simple text response for testing."
 
     @on(TestImageContent, allow="true")
-    def image(self, message: TestImageContent) -> Media:
-        return Media(PIXEL, "image/png")
+    def image(self, message: TestImageContent) -> Image:
+        return Image(PIXEL, "image/png")
 
     @on(TestAudioContent, allow="true")
-    def audio(self, message: TestAudioContent) -> Media:
-        return Media(SILENCE, "audio/wav")
+    def audio(self, message: TestAudioContent) -> Audio:
+        return Audio(SILENCE, "audio/wav")
 
     @on(TestEmbeddedResource, allow="true")
-    def embedded(self, message: TestEmbeddedResource) -> Embedded:
-        return Embedded("test://embedded-resource", "text/plain", "This is an embedded resource content.")
+    def embedded(self, message: TestEmbeddedResource) -> EmbeddedResource:
+        return EmbeddedResource(
+            TextResource("test://embedded-resource", "This is an embedded resource content.", "text/plain")
+        )
 
     @on(TestMultipleContentTypes, allow="true")
-    def mixed(self, message: TestMultipleContentTypes) -> list[Content]:
-        document = Embedded("test://mixed-content-resource", "application/json", '{"test": "data", "value": 123}')
-        return ["Multiple content types test:", Media(PIXEL, "image/png"), document]
+    def mixed(self, message: TestMultipleContentTypes) -> list[ContentBlock]:
+        document = TextResource("test://mixed-content-resource", '{"test": "data", "value": 123}', "application/json")
+        return [Text("Multiple content types test:"), Image(PIXEL, "image/png"), EmbeddedResource(document)]
 
     @on(TestToolWithLogging, allow="true")
     async def logging(self, message: TestToolWithLogging) -> str:
@@ -307,8 +312,8 @@ class Everything:
 
     @resource("test://static-binary", type="image/png")
     @on(StaticBinary, allow="true")
-    def static_binary(self, message: StaticBinary) -> Media:
-        return Media(PIXEL, "image/png")
+    def static_binary(self, message: StaticBinary) -> bytes:
+        return PIXEL
 
     @resource("test://template/{id}/data", type="application/json")
     @on(Data, allow="true")
@@ -337,14 +342,17 @@ class Everything:
 
     @prompt
     @on(TestPromptWithEmbeddedResource, allow="true")
-    def prompt_with_document(self, message: TestPromptWithEmbeddedResource) -> list[Turn]:
-        document = Embedded(message.resourceUri, "text/plain", "Embedded resource content for testing.")
-        return [Turn("user", document), Turn("user", "Please process the embedded resource above.")]
+    def prompt_with_document(self, message: TestPromptWithEmbeddedResource) -> list[PromptMessage]:
+        document = TextResource(message.resourceUri, "Embedded resource content for testing.", "text/plain")
+        return [
+            PromptMessage("user", EmbeddedResource(document)),
+            PromptMessage("user", Text("Please process the embedded resource above.")),
+        ]
 
     @prompt
     @on(TestPromptWithImage, allow="true")
-    def prompt_with_image(self, message: TestPromptWithImage) -> list[Content]:
-        return [Media(PIXEL, "image/png"), "Please analyze the image above."]
+    def prompt_with_image(self, message: TestPromptWithImage) -> list[ContentBlock]:
+        return [Image(PIXEL, "image/png"), Text("Please analyze the image above.")]
 
 
 agents: App = [Everything]

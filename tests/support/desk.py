@@ -8,7 +8,22 @@ import trio
 from attrs import frozen
 
 from autonomy_trio import App, Context, Request, Stream, agent, on
-from autonomy_trio.connect.mcp import Content, Embedded, Media, Turn, Unsupported, caller_of, prompt, resource, updated
+from autonomy_trio.connect.mcp import (
+    Audio,
+    BlobResource,
+    ContentBlock,
+    EmbeddedResource,
+    Image,
+    PromptMessage,
+    Resource,
+    Text,
+    TextResource,
+    Unsupported,
+    caller_of,
+    prompt,
+    resource,
+    updated,
+)
 from autonomy_trio.errors import ReplyError
 
 
@@ -93,12 +108,12 @@ class Long(Request[str]):
 
 
 @frozen
-class Show(Request[list[Content]]):
+class Show(Request[list[str | ContentBlock]]):
     pass
 
 
 @frozen
-class Picture(Request[Media]):
+class Picture(Request[Image]):
     pass
 
 
@@ -118,7 +133,7 @@ class Page(Request[str]):
 
 
 @frozen
-class Front(Request[list[Embedded | Media]]):
+class Front(Request[list[TextResource | BlobResource | bytes]]):
     pass
 
 
@@ -142,7 +157,7 @@ class Greet(Request[str]):
 
 
 @frozen
-class Talk(Request[list[Turn]]):
+class Talk(Request[list[str | PromptMessage]]):
     pass
 
 
@@ -225,12 +240,14 @@ class Desk:
         return "done"
 
     @on(Show, allow="true")
-    def show(self, message: Show) -> list[Content]:
-        return ["text", Media(b"i", "image/png"), Media(b"s", "audio/wav"), Embedded("x:y", "text/plain", "t")]
+    def show(self, message: Show) -> list[str | ContentBlock]:
+        document = EmbeddedResource(TextResource("x:y", "t", "text/plain"))
+        link = Resource("x:z", "z")
+        return ["plain", Text("text"), Image(b"i", "image/png"), Audio(b"s", "audio/wav"), document, link]
 
     @on(Picture, allow="true")
-    def picture(self, message: Picture) -> Media:
-        return Media(b"p", "image/png")
+    def picture(self, message: Picture) -> Image:
+        return Image(b"p", "image/png")
 
     @on(Big, allow="true")
     def big(self, message: Big) -> str:
@@ -247,12 +264,8 @@ class Desk:
 
     @resource("book://front", type="text/html")
     @on(Front, allow="true")
-    def front(self, message: Front) -> list[Embedded | Media]:
-        return [
-            Embedded("book://front/a", "text/plain", "a"),
-            Embedded("book://b", "b/b", data=b"b"),
-            Media(b"c", "c/c"),
-        ]
+    def front(self, message: Front) -> list[TextResource | BlobResource | bytes]:
+        return [TextResource("book://front/a", "a", "text/plain"), BlobResource("book://b", b"b", "b/b"), b"c"]
 
     @resource("book://facts", type="application/json")
     @on(Facts, allow="true")
@@ -271,8 +284,8 @@ class Desk:
 
     @prompt
     @on(Talk, allow="true")
-    def talk(self, message: Talk) -> list[Turn]:
-        return [Turn("user", "hello"), Turn("assistant", Media(b"i", "image/png"))]
+    def talk(self, message: Talk) -> list[str | PromptMessage]:
+        return ["hello", PromptMessage("assistant", Image(b"i", "image/png"))]
 
     @prompt
     @on(Numbers, allow="true")

@@ -1,7 +1,6 @@
 """MCP, the Model Context Protocol: servers as agents, and agents as a server of tools, resources and prompts."""
 
 from autonomy_trio.connect.mcp.caller import Caller, Unsupported, caller_of
-from autonomy_trio.connect.mcp.content import Content, Embedded, Media, Turn
 from autonomy_trio.connect.mcp.marks import prompt, resource, updated
 from autonomy_trio.connect.mcp.servers.agent import McpServer
 from autonomy_trio.connect.mcp.servers.asking import ask_in_parts
@@ -60,11 +59,9 @@ __all__ = [
     "CompletePrompt",
     "CompleteResource",
     "Completion",
-    "Content",
     "ContentBlock",
     "Describe",
     "Description",
-    "Embedded",
     "EmbeddedResource",
     "GetPrompt",
     "GetPromptInParts",
@@ -76,7 +73,6 @@ __all__ = [
     "ListTools",
     "McpError",
     "McpServer",
-    "Media",
     "Part",
     "Ping",
     "Progress",
@@ -96,7 +92,6 @@ __all__ = [
     "Tool",
     "ToolResult",
     "Tools",
-    "Turn",
     "Unsupported",
     "ask_in_parts",
     "caller_of",

@@ -7,15 +7,29 @@ from typing import Any, Final, cast
 
 import mcp_types as types
 
-from autonomy_trio.connect.mcp.content import Content, Embedded, Media, Turn
 from autonomy_trio.connect.mcp.marks import Resource
 from autonomy_trio.connect.mcp.offers import fields_of
+from autonomy_trio.connect.mcp.servers.blocks import (
+    Audio,
+    BlobResource,
+    ContentBlock,
+    EmbeddedResource,
+    Image,
+    Text,
+    TextResource,
+    as_listed,
+)
+from autonomy_trio.connect.mcp.servers.blocks import Resource as Link
+from autonomy_trio.connect.mcp.servers.messages import PromptMessage
 from autonomy_trio.connect.tools import Tool
 
 MOST_COMPLETIONS: Final = 100
 """Values of one completion, as the protocol has it."""
 
-_CONTENT: Final = (str, Media, Embedded)
+_BLOCKS: Final = (Text, Image, Audio, EmbeddedResource, Link)
+_CONTENT: Final = (str, *_BLOCKS)
+
+_Content = str | ContentBlock
 
 
 def shown_tool(tool: Tool) -> types.Tool:
@@ -86,14 +100,14 @@ def document_of(tool: Tool, mark: Resource, uri: str, reply: object) -> types.Re
         CallFailed: it cannot be written as JSON.
     """
     contents: list[types.TextResourceContents | types.BlobResourceContents] = []
-    parts: Sequence[object] = _parts(reply) or [reply]
+    parts: Sequence[object] = _listed(reply)
     for part in parts:
         match part:
             case str():
                 contents.append(types.TextResourceContents(uri=uri, mime_type=mark.type, text=part))
-            case Media():
-                contents.append(_blob(uri, part.type, part.data))
-            case Embedded():
+            case bytes():
+                contents.append(types.BlobResourceContents(uri=uri, mime_type=mark.type, blob=_base64(part)))
+            case TextResource() | BlobResource():
                 contents.append(_embedded(part))
             case _:
                 text = json.dumps(tool.written(part))
@@ -107,13 +121,15 @@ def prompt_of(tool: Tool, reply: object) -> types.GetPromptResult:
     Raises:
         CallFailed: it cannot be written as JSON.
     """
-    listed = isinstance(reply, list | tuple)
-    parts: list[object] = list(cast("Iterable[object]", reply)) if listed else [reply]
-    turns = [
-        part if isinstance(part, Turn) else Turn("user", part if isinstance(part, _CONTENT) else _json(tool, part))
-        for part in parts
-    ]
-    messages = [types.PromptMessage(role=turn.role, content=_content(turn.content)) for turn in turns]
+    messages: list[types.PromptMessage] = []
+    for part in _listed(reply):
+        match part:
+            case PromptMessage():
+                messages.append(types.PromptMessage(role=part.role, content=_content(part.content)))
+            case str() | Text() | Image() | Audio() | EmbeddedResource() | Link():
+                messages.append(types.PromptMessage(role="user", content=_content(part)))
+            case _:
+                messages.append(types.PromptMessage(role="user", content=_text(json.dumps(tool.written(part)))))
     return types.GetPromptResult(description=tool.description or tool.name, messages=messages)
 
 
@@ -127,43 +143,45 @@ def completion_of(schema: Mapping[str, Any], field: str, beginning: str) -> type
     )
 
 
-def _json(tool: Tool, part: object) -> str:
-    return json.dumps(tool.written(part))
-
-
 def _is_content(tool: Tool) -> bool:
     """Tell whether a reply is shown as what it is, and so has no schema of its own."""
-    return any(kind in (Media, Embedded) for kind in tool.handler.reply or ())
+    return any(kind in _BLOCKS for kind in tool.handler.reply or ())
 
 
-def _parts(reply: object) -> list[Content] | None:
+def _listed(reply: object) -> list[object]:
+    """Return the parts of a reply, or the reply as its one part."""
+    return list(cast("Iterable[object]", reply)) if isinstance(reply, list | tuple) else [reply]
+
+
+def _parts(reply: object) -> list[_Content] | None:
     """Return the parts of an answer that is a list of them; None for any other."""
-    if not isinstance(reply, list | tuple) or not reply:
-        return None
-    parts = list(cast("Iterable[object]", reply))
-    return cast("list[Content]", parts) if all(isinstance(each, _CONTENT) for each in parts) else None
+    parts = _listed(reply)
+    is_list = parts != [reply] and bool(parts)
+    return cast("list[_Content]", parts) if is_list and all(isinstance(each, _CONTENT) for each in parts) else None
 
 
-def _content(part: Content) -> types.ContentBlock:
+def _content(part: _Content) -> types.ContentBlock:
     match part:
         case str():
             return _text(part)
-        case Media(data, kind) if kind.startswith("audio/"):
-            return types.AudioContent(data=_base64(data), mime_type=kind)
-        case Media(data, kind):
+        case Text(text):
+            return _text(text)
+        case Image(data, kind):
             return types.ImageContent(data=_base64(data), mime_type=kind)
-        case Embedded():
-            return types.EmbeddedResource(resource=_embedded(part))
+        case Audio(data, kind):
+            return types.AudioContent(data=_base64(data), mime_type=kind)
+        case EmbeddedResource(document):
+            return types.EmbeddedResource(resource=_embedded(document))
+        case Link():
+            return types.ResourceLink.model_validate({"type": "resource_link", **as_listed(part)})
 
 
-def _embedded(part: Embedded) -> types.TextResourceContents | types.BlobResourceContents:
-    if part.data is not None:
-        return _blob(part.uri, part.type, part.data)
-    return types.TextResourceContents(uri=part.uri, mime_type=part.type, text=part.text or "")
-
-
-def _blob(uri: str, kind: str, data: bytes) -> types.BlobResourceContents:
-    return types.BlobResourceContents(uri=uri, mime_type=kind, blob=_base64(data))
+def _embedded(part: TextResource | BlobResource) -> types.TextResourceContents | types.BlobResourceContents:
+    match part:
+        case TextResource(uri, text, kind):
+            return types.TextResourceContents(uri=uri, mime_type=kind, text=text)
+        case BlobResource(uri, data, kind):
+            return types.BlobResourceContents(uri=uri, mime_type=kind, blob=_base64(data))
 
 
 def _text(text: str) -> types.TextContent:

@@ -51,12 +51,13 @@ Mark = Resource | Prompt
 def resource(uri: str, *, type: str = "text/plain") -> Callable[[F], F]:  # noqa: A002 - the word of the field
     """Show a handler to MCP clients as a document at an address, in place of a tool; stands above its ``@on``.
 
-    The reply is the document: text, or `Media` for bytes. A message with fields is a template of addresses: each field,
-    a string or a number, stands in the address as ``{field}`` and matches up to the next ``/``.
+    The reply is the document: text or bytes, else JSON, or a list of `TextResource` and `BlobResource`. A message with
+    fields is a template of addresses: each field, a string or a number, stands in the address as ``{field}`` and
+    matches up to the next ``/``.
 
     Args:
         uri: the address, say ``notes://today`` or ``notes://{day}``.
-        type: its media type; that of a `Media` goes before it.
+        type: its media type.
 
     Raises:
         DeclarationError: the address has no scheme, or a field twice.
@@ -75,7 +76,7 @@ def prompt(function: F) -> F:
     """Show a handler to MCP clients as a prompt, in place of a tool; stands above its ``@on``.
 
     The message's fields are what the prompt is made of, each a string or a choice of strings. The reply is what the
-    model is to read: text, a list of `Content`, or of `Turn`.
+    model is to read: text, or a list of text, `Image` and the like, said by the user, or of `PromptMessage`.
     """
     return _marked(Prompt())(function)
 

@@ -65,8 +65,6 @@ class _Session:
     """What is known of one client."""
 
     level: Level = "info"
-    version: str | None = None
-    """Of the protocol, as agreed when the session began."""
     calls: int = 0
     subscriptions: OrderedDict[str, ServerSession] = attrs.field(factory=OrderedDict[str, ServerSession])
 
@@ -167,15 +165,6 @@ class Service:
         """Answer ``logging/setLevel``."""
         self._session(context).level = params.level
         return types.EmptyResult()
-
-    async def begin(self, context: _Context, _: object) -> None:
-        """Take note that a session has begun, and of what was agreed."""
-        self._session(context).version = context.protocol_version
-
-    def version_of(self, session: str) -> str | None:
-        """Return the version of the protocol that a session has agreed on, where that is known."""
-        known = self._sessions.get(session)
-        return None if known is None else known.version
 
     def updated(self, uri: str) -> None:
         """Have those told that have subscribed to a resource; with too many changes waiting, nobody is."""
@@ -323,9 +312,6 @@ def _register(service: Service) -> None:
     add("prompts/list", types.PaginatedRequestParams, _fenced(service.list_prompts))
     add("prompts/get", types.GetPromptRequestParams, _fenced(service.get_prompt))
     add("completion/complete", types.CompleteRequestParams, _fenced(service.complete))
-    service.server.add_notification_handler(
-        "notifications/initialized", types.NotificationParams, _fenced(service.begin)
-    )
     add("logging/setLevel", types.SetLevelRequestParams, _fenced(service.set_level))
 
 

@@ -100,7 +100,7 @@ async def serve_http(  # noqa: PLR0913 - each has a default that is right for mo
         raise ConfigurationError(f"the token must have at least {LEAST_TOKEN} characters of ASCII, without line breaks")
     async with open_service(node, name=NAME, attributes=attributes) as service, trio.open_nursery() as nursery:
         listeners, found = await open_listeners(where, "--http")
-        await nursery.start(Web(service, Gate(where.host, token)).serve, listeners)
+        await nursery.start(Web(service.server, Gate(where.host, token)).serve, listeners)
         nursery.start_soon(_drain_when, stop, service.drain, nursery.cancel_scope)
         task_status.started(f"http://{found}{PATH}")
 

@@ -5,7 +5,8 @@ bounds neither how many there are nor how long one takes to read what it is sent
 """
 
 import re
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from typing import Any, Final, cast, final
 
 import attrs
@@ -15,13 +16,14 @@ from hypercorn.config import Config
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
+from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
 
 from autonomy_trio.connect.mcp.channel import BEGUN
 from autonomy_trio.connect.mcp.events import Events
 from autonomy_trio.connect.mcp.gate import Gate, Refused
-from autonomy_trio.connect.mcp.service import MOST_REQUESTS, MOST_SESSIONS, Service
+from autonomy_trio.connect.mcp.service import MOST_REQUESTS, MOST_SESSIONS
 from autonomy_trio.groups import fence
 from autonomy_trio.logs import get_log
 
@@ -51,6 +53,7 @@ RETRY: Final = 1000
 
 _SESSION: Final = b"mcp-session-id"
 _VERSION: Final = b"mcp-protocol-version"
+_AGREED: Final = re.compile(rb'"protocolVersion":"([0-9-]+)"')
 _LEAST_ERROR: Final = 400
 _DETAILED: Final = (b"Validation error", b"Parse error")
 """Errors of the SDK that quote its parsers."""
@@ -80,18 +83,20 @@ class _Sessions(StreamableHTTPSessionManager):
 class Web:
     """An MCP server over HTTP."""
 
-    _service: Service
+    _server: Server[Any]
     _gate: Gate
     _streams: set[trio.SocketStream] = attrs.field(factory=set[trio.SocketStream])
     _requests: dict[str, int] = attrs.field(factory=dict[str, int])
     """Requests under way, by session."""
+    _versions: OrderedDict[str, bytes] = attrs.field(factory=OrderedDict[str, bytes])
+    """What sessions have agreed on to speak; of too many, those that began first are forgotten."""
 
     async def serve(
         self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
     ) -> None:
         """Answer until cancelled; the listeners are closed then."""
         sessions = _Sessions(
-            self._service.server,
+            self._server,
             retry_interval=RETRY,
             session_idle_timeout=SESSION_IDLE,
             max_request_body_size=MOST_BODY,
@@ -121,6 +126,22 @@ class Web:
                 task_status.started()
                 await trio.serve_listeners(connection, listeners)
 
+    def _noting(self, send: _Send) -> _Send:
+        """Take note of what a session agrees on that begins with this answer, before its client knows."""
+        session: str | None = None
+
+        async def write(message: MutableMapping[str, Any]) -> None:
+            nonlocal session
+            if message["type"] == "http.response.start":
+                session = _session_of(message["headers"]) or None
+            elif session is not None and (agreed := _AGREED.search(message.get("body", b""))) is not None:
+                self._versions[session] = agreed[1]
+                if len(self._versions) > MOST_SESSIONS:
+                    self._versions.popitem(last=False)
+            await send(message)
+
+        return write
+
     async def _hang_up_at_end(self) -> None:
         """Close all connections when cancelled, also those on which something is being sent."""
         try:
@@ -135,23 +156,25 @@ class Web:
         if scope["type"] != "http":
             return
         refused = self._gate.judge(scope)
-        session = next((value.decode("latin-1") for name, value in scope["headers"] if name == _SESSION), "")
+        session = _session_of(scope["headers"])
         if refused is None and session and self._requests.get(session, 0) >= MOST_REQUESTS:
             refused = Refused(429, "too many requests of this session are under way")
         if refused is not None:
             await _refuse(refused, send)
             return
-        version = self._service.version_of(session) if session else None
+        version = self._versions.get(session)
         if version is not None:
             # What was agreed counts, also for a client that says another one: else it could not come back for answers.
             others = [(name, value) for name, value in scope["headers"] if name != _VERSION]
-            scope["headers"] = [*others, (_VERSION, version.encode())]
+            scope["headers"] = [*others, (_VERSION, version)]
         self._requests[session] = self._requests.get(session, 0) + 1
         begun = scope[BEGUN] = trio.Event()
         try:
             # Fence: a stranger's request; without an answer by now it gets 500, and no word why.
             with fence(_failed):
-                await sessions.handle_request(scope, _within(receive), _coarse(send, begun))
+                await sessions.handle_request(
+                    scope, _within(receive), _coarse(send if session else self._noting(send), begun)
+                )
         finally:
             self._requests[session] -= 1
             if not self._requests[session]:
@@ -195,6 +218,11 @@ class _Patient:
     async def aclose(self) -> None:
         """Close it."""
         await self.stream.aclose()
+
+
+def _session_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
+    """Return the session that a request or an answer is of; empty for none."""
+    return next((value.decode("latin-1") for name, value in headers if name == _SESSION), "")
 
 
 def _config() -> Config:

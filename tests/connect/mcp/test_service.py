@@ -127,7 +127,7 @@ async def test_content_is_shown_as_what_it_is() -> None:
     async with served() as client:
         result = await client.call_tool("show", {})
         picture = await client.call_tool("picture", {})
-    assert [part.type for part in result.content] == ["text", "image", "audio", "resource"]
+    assert [part.type for part in result.content] == ["text", "text", "image", "audio", "resource", "resource_link"]
     assert picture.content == [types.ImageContent(data="cA==", mime_type="image/png")]
 
 
@@ -352,7 +352,7 @@ async def test_resources_are_listed_and_read_by_their_addresses() -> None:
     assert front == [
         types.TextResourceContents(uri="book://front/a", mime_type="text/plain", text="a"),
         types.BlobResourceContents(uri="book://b", mime_type="b/b", blob="Yg=="),
-        types.BlobResourceContents(uri="book://front", mime_type="c/c", blob="Yw=="),
+        types.BlobResourceContents(uri="book://front", mime_type="text/html", blob="Yw=="),
     ]
     assert facts == [types.TextResourceContents(uri="book://facts", mime_type="application/json", text='{"value": 3}')]
 
