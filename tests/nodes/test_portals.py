@@ -1,77 +1,20 @@
 """What portals promise between nodes in memory: who is let in, that no byte is lost, doubled or out of its place."""
 
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
 
-import attrs
 import pytest
-import trio
-import trio.testing
 
-from autonomy_trio import Node
 from autonomy_trio.errors import Denied, NameTaken, Overloaded, PolicyError, TargetUnreachable, UsageError
 from tests.support.net import World
+from tests.support.portals import Target, echo_server, exchange
 
 PAYMENTS = 'principal.team == "payments"'
-
-
-@attrs.define
-class Target:
-    """A server on a real socket, which counts its connections and does with each what it is told."""
-
-    port: int
-    connections: int = 0
-    received: bytearray = attrs.field(factory=bytearray)
-
-    @property
-    def place(self) -> str:
-        return f"127.0.0.1:{self.port}"
-
-
-@asynccontextmanager
-async def echo_server() -> AsyncGenerator[Target]:
-    """A server that sends back all it gets, and ends when its client has."""
-
-    async def echo(stream: trio.SocketStream) -> None:
-        target.connections += 1
-        async with stream:
-            try:
-                async for data in stream:
-                    target.received += data
-                    await stream.send_all(data)
-                await stream.send_eof()
-            except trio.BrokenResourceError:
-                pass
-
-    async with trio.open_nursery() as nursery:
-        listeners = await nursery.start(trio.serve_tcp, echo, 0)
-        target = Target(listeners[0].socket.getsockname()[1])
-        yield target
-        nursery.cancel_scope.cancel()
 
 
 @pytest.fixture
 async def target() -> AsyncGenerator[Target]:
     async with echo_server() as target:
         yield target
-
-
-async def read_all(stream: trio.abc.ReceiveStream) -> bytes:
-    received = bytearray()
-    async for data in stream:
-        received += data
-    return bytes(received)
-
-
-async def exchange(node: Node, address: str, data: bytes) -> bytes:
-    async with node.connect(address) as stream, trio.open_nursery() as nursery:
-
-        async def send() -> None:
-            await stream.send_all(data)
-            await stream.send_eof()
-
-        nursery.start_soon(send)
-        return await read_all(stream)
 
 
 async def test_bytes_go_through_a_session_and_come_back(world: World, target: Target) -> None:
