@@ -262,3 +262,42 @@ def events(*sent: object, typed: bool = False) -> Script:
         await exchange.end()
 
     return script
+
+
+# What a model of Anthropic's says.
+
+
+def claude(text: str = "", *calls: tuple[str, str, object], stopped: str | None = None) -> dict[str, Any]:
+    """A message of Anthropic's; each call is its id, its name and its arguments."""
+    blocks: list[dict[str, Any]] = [{"type": "text", "text": text}] if text else []
+    blocks += [{"type": "tool_use", "id": key, "name": name, "input": given} for key, name, given in calls]
+    return {
+        "id": "m1",
+        "type": "message",
+        "role": "assistant",
+        "model": "claude-1",
+        "content": blocks,
+        "stop_reason": stopped or ("tool_use" if calls else "end_turn"),
+        "usage": {"input_tokens": 7, "output_tokens": 3},
+    }
+
+
+def claude_events(text: str = "", *calls: tuple[str, str, object]) -> list[dict[str, Any]]:
+    """All events of a stream of Anthropic's that says this."""
+    start = {**claude(), "content": [], "usage": {"input_tokens": 7, "output_tokens": 0}}
+    found: list[dict[str, Any]] = [{"type": "message_start", "message": start}, {"type": "ping"}]
+    found.append({"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}})
+    for each in words_of(text):
+        delta = {"type": "text_delta", "text": each}
+        found.append({"type": "content_block_delta", "index": 0, "delta": delta})
+    found.append({"type": "content_block_stop", "index": 0})
+    for index, (key, name, given) in enumerate(calls, 1):
+        block = {"type": "tool_use", "id": key, "name": name, "input": {}}
+        found.append({"type": "content_block_start", "index": index, "content_block": block})
+        for piece in (as_text(given)[:3], as_text(given)[3:]):
+            delta = {"type": "input_json_delta", "partial_json": piece}
+            found.append({"type": "content_block_delta", "index": index, "delta": delta})
+        found.append({"type": "content_block_stop", "index": index})
+    stopped = {"stop_reason": "tool_use" if calls else "end_turn"}
+    found.append({"type": "message_delta", "delta": stopped, "usage": {"output_tokens": 3}})
+    return [*found, {"type": "message_stop"}]

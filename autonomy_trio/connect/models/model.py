@@ -40,6 +40,8 @@ MOST_WAITING: Final = 64
 """Requests that wait for those; one more is refused as ``busy``."""
 PATIENCE: Final = 60.0
 """Seconds without a byte after which a vendor is given up, unless the model is told otherwise."""
+CLOSING: Final = 1.0
+"""Seconds in which its connections have to close when it ends."""
 MOST_TEXT: Final = 96 * 1024
 """Bytes of text and arguments that one answer may have: it has to fit a message."""
 
@@ -136,7 +138,8 @@ class Model:
         """Close all connections."""
         del context
         if self._vendor is not None:
-            await self._vendor.aclose()
+            with trio.move_on_after(CLOSING, shield=True):
+                await self._vendor.aclose()
 
     @on(Complete, raises=ModelFailed)
     async def complete(self, message: Complete, context: Context) -> Completion:

@@ -106,7 +106,7 @@ class Anthropic(Vendor):
             schema, _ = narrowed(prompt.schema)
             request["output_config"] = {"format": {"type": "json_schema", "schema": schema}}
         if prompt.temperature is not None:
-            request["temperature"] = prompt.temperature
+            request["extra_body"] = {"temperature": prompt.temperature}  # a word that the library no longer has
         return request
 
 
