@@ -343,21 +343,23 @@ class Node:
         """Return the policies in force, which list what other nodes can reach."""
         return self._admission.policies
 
-    def judge(self, guest: Principal, agent: str, message: object) -> None:
-        """Judge a message that is sent for somebody outside the fabric, as policies judge what other nodes send.
+    def judge(self, speaker: str, attributes: Mapping[str, AttributeValue], recipient: str, message: object) -> None:
+        """Judge a message that an agent passes on for somebody outside, as policies judge what other nodes send.
 
         For what connects others to agents of this node: inside the process no policy is asked, so it asks here first.
         The decision stands in the audit log, and a denial among the dead letters.
 
         Args:
-            guest: who that is to policies.
-            agent: the name of the agent it is for.
+            speaker: the name of the agent that speaks for them, who they are to policies.
+            attributes: what is true of them.
+            recipient: the name of the agent it is for.
             message: what is to be sent.
 
         Raises:
             Denied: it may not pass, or there is no such agent.
         """
-        self._admission.judge_guest(guest, agent, message)
+        guest = Principal(self.agent_identifier(speaker), self.identifier, attributes)
+        self._admission.judge_guest(guest, recipient, message)
 
     def reload_policies(self) -> None:
         """Read the files of anchors and policies again; what they say counts from the next message on.

@@ -236,7 +236,7 @@ class Service:
         self._busy += 1
         session.calls += 1
         try:
-            self._offers.node.judge(self._offers.guest, tool.agent.name, message)
+            self._offers.node.judge(AGENT, self._offers.guest.attributes, tool.agent.name, message)
             reply = await self._speaking.ask(Call(tool, message, SdkChannel(context, session.level), told))
         except Denied:
             raise CallFailed(f"the policy of {tool.agent.name} does not allow it") from None
