@@ -343,14 +343,14 @@ class Node:
         """Return the policies in force, which list what other nodes can reach."""
         return self._admission.policies
 
-    def judge(self, speaker: str, attributes: Mapping[str, AttributeValue], recipient: str, message: object) -> None:
+    def judge(self, through: str, attributes: Mapping[str, AttributeValue], recipient: str, message: object) -> None:
         """Judge a message that an agent passes on for somebody outside, as policies judge what other nodes send.
 
         For what connects others to agents of this node: inside the process no policy is asked, so it asks here first.
         The decision stands in the audit log, and a denial among the dead letters.
 
         Args:
-            speaker: the name of the agent that speaks for them, who they are to policies.
+            through: the name of the agent that speaks for them, who they are to policies.
             attributes: what is true of them.
             recipient: the name of the agent it is for.
             message: what is to be sent.
@@ -358,7 +358,7 @@ class Node:
         Raises:
             Denied: it may not pass, or there is no such agent.
         """
-        guest = Principal(self.agent_identifier(speaker), self.identifier, attributes)
+        guest = Principal(self.agent_identifier(through), self.identifier, attributes)
         self._admission.judge_guest(guest, recipient, message)
 
     def reload_policies(self) -> None:
