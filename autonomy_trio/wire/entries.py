@@ -312,12 +312,13 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
         number: the opener's number for the stream, of the same kind as an ask's.
         opened: whether the sender of this has opened the stream.
         offset: how many bytes of this direction come before these.
-        payload: the bytes.
+        payload: the bytes; on the way none, where they follow the body (`bodies`).
         is_last: whether the direction ends behind them.
         through: how many places of the other direction have come, without a gap.
         taken: how many of these were taken by their reader.
         window: how many bytes past them may be sent.
         asks: whether the sender wants to hear at once how far the streams between the two nodes are.
+        following: how many of its bytes follow the body of the envelope, on the way.
     """
 
     number: Number
@@ -329,6 +330,7 @@ class Piece(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=
     taken: Number
     window: Number
     asks: bool
+    following: Number
 
 
 class Missing(msgspec.Struct, frozen=True, array_like=True, forbid_unknown_fields=True, gc=False, tag=25):

@@ -15,8 +15,8 @@ from autonomy_trio.wire.constants import PORTAL_WINDOW
 from autonomy_trio.wire.entries import PIECE_FRAMING_BYTES, Missing, Piece, Portal, Reset
 from autonomy_trio.wire.portals import RESEND_AFTER, PortalEnd
 
-PIECE_BYTES: Final = 64 * 1024
-"""Bytes of one piece."""
+PIECE_BYTES: Final = 120 * 1024
+"""Bytes of one piece: an envelope costs much the same whatever its size."""
 
 ENVELOPE_ROOM: Final = PIECE_BYTES + 4 * 1024
 """Bytes of one envelope that portals take: a full piece, or many, and some words."""

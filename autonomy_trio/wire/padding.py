@@ -3,6 +3,7 @@
 Nikitin et al., "Reducing Metadata Leakage from Encrypted Files and Communication with PURBs", PETS 2019, section 4.
 """
 
+from collections.abc import Sequence
 from typing import Final
 
 from autonomy_trio.errors import ProtocolError
@@ -31,20 +32,48 @@ def padded_length(length: int) -> int:
     return (length + mask) & ~mask
 
 
-def frame(body: bytes, before: bytes = b"") -> bytes:
-    """Return `before | length u32 of the body | body`, padded with zeros as a whole."""
-    framed = b"".join((before, len(body).to_bytes(_LENGTH_BYTES, "big"), body))
-    return framed.ljust(padded_length(len(framed)), b"\x00")
+def frame(body: bytes, before: bytes = b"", behind: Sequence[bytes] = ()) -> bytes:
+    """Return `before | length u32 of the body | body | what is behind it`, padded with zeros as a whole."""
+    parts = (before, len(body).to_bytes(_LENGTH_BYTES, "big"), body, *behind)
+    length = sum(map(len, parts))
+    return b"".join((*parts, bytes(padded_length(length) - length)))
 
 
 def unframe(plaintext: bytes, before: int = 0) -> bytes:
-    """Return the body that `frame` padded, after so many bytes of something else.
+    """Return the body that `frame` padded, after so many bytes of something else, with nothing behind it.
 
     Raises:
         ProtocolError: the length, or the padding, is not the one that `frame` makes.
     """
+    body, end = unframe_body(plaintext, before)
+    check_padding(plaintext, end)
+    return body
+
+
+def unframe_body(plaintext: bytes, before: int = 0) -> tuple[bytes, int]:
+    """Return the body in what `frame` has made, after so many bytes of something else, and where it ends.
+
+    What follows is to be checked with `check_padding`.
+
+    Raises:
+        ProtocolError: it is longer than all of it.
+    """
     start = before + _LENGTH_BYTES
     end = start + int.from_bytes(plaintext[before:start], "big")
-    if padded_length(end) != len(plaintext) or any(plaintext[end:]):
-        raise ProtocolError("an envelope is not framed and padded as it must be")
-    return plaintext[start:end]
+    if end > len(plaintext):
+        raise _misframed()
+    return plaintext[start:end], end
+
+
+def check_padding(plaintext: bytes, end: int) -> None:
+    """Refuse a padding that `frame` would not have made of as many bytes as end there.
+
+    Raises:
+        ProtocolError: it is too long, too short, or not of zeros.
+    """
+    if padded_length(end) != len(plaintext) or plaintext.count(0, end) != len(plaintext) - end:
+        raise _misframed()
+
+
+def _misframed() -> ProtocolError:
+    return ProtocolError("an envelope is not framed and padded as it must be")

@@ -230,6 +230,7 @@ class PortalEnd:
             self._taken,
             self.window,
             asks,
+            0,
         )
 
     def next_piece(self, room: int) -> Piece | None:

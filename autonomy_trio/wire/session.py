@@ -5,7 +5,8 @@ A counter is never used twice under a key: it starts at the sender's number for 
 session since the sender's boot, times 2^32. So one comparison tells whether a packet was sent before another, even when
 the two came through different sessions.
 
-A session signs although its AEAD authenticates, so that stolen session keys are not enough to speak for a node.
+A session signs although its AEAD authenticates, so that stolen session keys are not enough to speak for a node. The
+bytes of portals' streams alone, which follow what is signed, have only the AEAD.
 
 Opening has two steps, because they fail differently. What does not decrypt is a stranger's, and changes nothing. What
 decrypts and then breaks a rule is the peer's, or a thief's of its keys, and ends the session.
@@ -20,6 +21,7 @@ from autonomy_trio.errors import MessageError, ProtocolError
 from autonomy_trio.trust.identity import Bundle
 from autonomy_trio.trust.key_service import KeyService
 from autonomy_trio.trust.records import digest, verify
+from autonomy_trio.wire.bodies import decode_body, encode_body
 from autonomy_trio.wire.constants import (
     DATA_HEADER_BYTES,
     INITIATOR,
@@ -30,10 +32,10 @@ from autonomy_trio.wire.constants import (
     SIGNATURE_BYTES,
     TAG_BYTES,
 )
-from autonomy_trio.wire.entries import Entry, decode_entries, encode_entries
+from autonomy_trio.wire.entries import Entry
 from autonomy_trio.wire.noise import decrypt, encrypt
 from autonomy_trio.wire.packets import DataHeader, make_data_header
-from autonomy_trio.wire.padding import frame, padded_length, unframe
+from autonomy_trio.wire.padding import frame, padded_length, unframe_body
 from autonomy_trio.wire.window import ReplayWindow
 
 _FRAMING_BYTES: Final = SIGNATURE_BYTES + 4
@@ -108,17 +110,17 @@ class Session:
         Raises:
             MessageError: the packet would be larger than 160 KiB.
         """
-        body = encode_entries(entries)
-        length = padded_length(_FRAMING_BYTES + len(body))
-        if DATA_HEADER_BYTES + length + TAG_BYTES > PACKET_BYTES:
-            raise MessageError(f"an envelope of {len(body)} bytes does not fit a packet of {PACKET_BYTES}: send less")
+        body, behind = encode_body(entries)
+        size = len(body) + sum(map(len, behind))
+        if DATA_HEADER_BYTES + padded_length(_FRAMING_BYTES + size) + TAG_BYTES > PACKET_BYTES:
+            raise MessageError(f"an envelope of {size} bytes does not fit a packet of {PACKET_BYTES}: send less")
         if self._next > LARGEST_COUNTER:
             raise MessageError("the session has used all its counters: open another")
         header = make_data_header(self.remote.index, self._next)
         self._next += 1
         signature = self._vault.sign("env", self._signed(header, body, is_sending=True))
         return header.encoded + encrypt(
-            self._keys.sending, header.counter, header.encoded, frame(body, before=signature)
+            self._keys.sending, header.counter, header.encoded, frame(body, signature, behind)
         )
 
     def decrypt(self, header: DataHeader, packet: bytes) -> bytes:
@@ -140,12 +142,13 @@ class Session:
         Raises:
             ProtocolError: who holds the session's keys broke a rule; the session must end.
         """
-        body = unframe(plaintext, before=SIGNATURE_BYTES)
+        body, end = unframe_body(plaintext, before=SIGNATURE_BYTES)
         signed = self._signed(header, body, is_sending=False)
         if not verify(self.remote.bundle.signing_key, "env", signed, plaintext[:SIGNATURE_BYTES]):
             raise ProtocolError("an envelope is not signed by the node it comes from")
+        entries = decode_body(body, plaintext, end)
         self._window.mark(header.counter)
-        return decode_entries(body)
+        return entries
 
     def _signed(self, header: DataHeader, body: bytes, *, is_sending: bool) -> bytes:
         own, other = self._vault.identifier, self.remote.bundle.identifier
