@@ -1,4 +1,4 @@
-"""The example of a PostgreSQL that one team reaches through a portal: who is of the team is in, and who is not is not."""
+"""A PostgreSQL that one team reaches through a portal: who is of the team is let in, and nobody else."""
 
 from pathlib import Path
 from typing import Final
