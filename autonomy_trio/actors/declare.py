@@ -11,7 +11,7 @@ import attrs
 from autonomy_trio.actors.context import Context
 from autonomy_trio.actors.refs import Down
 from autonomy_trio.actors.signatures import OnMessage, OnRequest, OnStream
-from autonomy_trio.actors.spec import SPEC, Handler, Kind, Mailbox, Restart, Spec
+from autonomy_trio.actors.spec import PATIENT, SPEC, Handler, Kind, Mailbox, Restart, Spec
 from autonomy_trio.actors.topics import Subscribing, check_topic
 from autonomy_trio.errors import DeclarationError, PolicyError, ReplyError
 from autonomy_trio.messages import Request, Stream, check_sendable, is_message_class, item_type, reply_type
@@ -161,6 +161,7 @@ def agent(  # noqa: PLR0913 - each has a default that is right for most
             idle_after=idle_after,
             inherit=inherit,
             topics=dict(topics),
+            patient=getattr(plain, PATIENT, False),
             on_start=on_start,
             on_stop=on_stop,
             description=" ".join((vars(plain).get("__doc__") or "").strip().partition("\n\n")[0].split()),

@@ -184,7 +184,7 @@ class Keeper:
         if crew.can_rest and cell.state == "running":
             if still >= cell.spec.idle_after:
                 cell.rest()
-        elif still >= LONG and not crew.idle and not cell.paused:
+        elif still >= LONG and not crew.idle and not cell.paused and not cell.spec.patient:
             _add(troubled, cell.name, f"in one handler or hook for {still:.0f} s")
             return
         crew.full = crew.full + 1 if crew.queued() >= crew.capacity else 0

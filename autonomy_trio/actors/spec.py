@@ -19,6 +19,8 @@ Kind = Literal["plain", "async", "stream"]
 
 SPEC: Final = "__agent_spec__"
 """The attribute of an agent class that holds its spec."""
+PATIENT: Final = "__agent_patient__"
+"""The attribute of a class whose handlers wait for outside systems: set to True, a long one is no trouble."""
 
 
 @attrs.frozen
@@ -130,6 +132,8 @@ class Spec:
     on_stop: bool
     topics: Mapping[str, str] = attrs.field(factory=dict[str, str])
     """The topics that agents of other nodes may subscribe to, with who may."""
+    patient: bool = False
+    """Whether its handlers wait for outside systems, so that a long one is no trouble."""
     description: str = ""
     """The first paragraph of its docstring."""
     found: dict[type, Handler | None] = attrs.field(factory=dict[type, Handler | None], repr=False)

@@ -67,6 +67,8 @@ class ModelAgent:
     model `fill` a class. Give it ``concurrency=`` for several conversations at once.
     """
 
+    __agent_patient__: ClassVar[bool] = True
+
     allow: ClassVar[str | None] = None
     """A Cedar condition on who may chat with it from another node; without one, nobody."""
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import AsyncIterator, Generator
 from contextlib import aclosing, contextmanager
 from pathlib import Path
-from typing import Final, cast, final
+from typing import ClassVar, Final, cast, final
 from urllib.parse import urlsplit
 
 import attrs
@@ -88,6 +88,8 @@ class Model:
     Cancelling who asks ends the HTTP request. 429, 5xx, timeouts and broken connections are tried again up to
     `MOST_TRIES` times, as long as the asker's deadline lets it; a stream only before its first part.
     """
+
+    __agent_patient__: ClassVar[bool] = True
 
     model: str
     base_url: str | None = attrs.field(default=None, kw_only=True)

@@ -481,6 +481,15 @@ async def expect_hang_up(server: Scripted, number: int) -> None:
         await exchange.hung_up.wait()
 
 
+async def test_a_model_that_takes_long_is_no_agent_in_trouble(mock_clock: MockClock) -> None:
+    mock_clock.rate = 40
+    async with scripted(hang) as server, open_node([model(server)]) as node:
+        with capture_logs() as logs, trio.move_on_after(25):
+            await node.ref("gpt", Model).ask(Complete("Hi"))
+        assert node.statistics().troubled == {}
+    assert [each for each in logs if each["event"] == "agent in trouble"] == []
+
+
 # Keys.
 
 
