@@ -64,11 +64,13 @@ class Passing:
         await self.before_next()
         try:
             message = await self._source.receive()
-        except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError):
-            await self.at_end()
-            raise
-        self.took(message)
-        return message
+        except (anyio.EndOfStream, anyio.ClosedResourceError, anyio.BrokenResourceError) as error:
+            end = error
+        else:
+            self.took(message)
+            return message
+        await self.at_end()
+        raise end
 
     async def aclose(self) -> None:
         """Read no more."""

@@ -103,14 +103,14 @@ async def running(
 
 async def _start(command: Sequence[str], env: Mapping[str, str], cwd: str | Path | None) -> trio.Process:
     environment = {name: os.environ[name] for name in INHERITED if name in os.environ} | dict(env)
+    if cwd is not None and not await trio.Path(cwd).is_dir():
+        raise ConfigurationError(f"the folder {cwd} for {shlex.quote(command[0])} is not there")
     try:
         return await trio.lowlevel.open_process(
             list(command), stdin=PIPE, stdout=PIPE, stderr=PIPE, env=environment, cwd=cwd, start_new_session=True
         )
-    except FileNotFoundError as error:
-        if cwd is not None and not await trio.Path(cwd).is_dir():
-            raise ConfigurationError(f"the folder {cwd} for {shlex.quote(command[0])} is not there") from None
-        msg = f"there is no command {error.filename or command[0]!r} on this machine: install it, or mend command="
+    except FileNotFoundError:
+        msg = f"there is no command {command[0]!r} on this machine: install it, or mend command="
         raise ConfigurationError(msg) from None
     except OSError as error:
         raise ConfigurationError(f"the command {command[0]!r} cannot be run: {error.strerror}") from None

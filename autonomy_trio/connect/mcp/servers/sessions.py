@@ -82,22 +82,26 @@ class Session:
         """
         self._calls += 1
         try:
-            return await self.client.send_request(request, kind, progress_callback=on_progress)
-        except MCPError as error:
-            if error.code == types.CONNECTION_CLOSED and await self._is_over():
-                raise self.lost() from None
-            if error.code == types.INVALID_REQUEST and error.message == "Session terminated":
-                self.end("has forgotten the session")
-                raise self.lost() from None
-            raise McpError(error.code, error.message[:MOST_QUOTED], _data(error.data)) from None
-        except pydantic.ValidationError as error:
-            count = error.error_count()
-            msg = f"the MCP server answered {request.method} with what is no such result, in {count} places"
-            raise McpError(INTERNAL_ERROR, msg) from None
+            return await self._request(request, kind, on_progress)
         finally:
             self._calls -= 1
             if not self._calls:
                 self._idle.set()
+
+    async def _request(self, request: Any, kind: type[ResultT], on_progress: ProgressFnT | None) -> ResultT:  # noqa: ANN401 - as above
+        try:
+            return await self.client.send_request(request, kind, progress_callback=on_progress)
+        except MCPError as error:
+            failure = error
+        except pydantic.ValidationError as error:
+            count = error.error_count()
+            msg = f"the MCP server answered {request.method} with what is no such result, in {count} places"
+            raise McpError(INTERNAL_ERROR, msg) from None
+        if failure.code == types.INVALID_REQUEST and failure.message == "Session terminated":
+            self.end("has forgotten the session")
+        elif failure.code != types.CONNECTION_CLOSED or not await self._is_over():
+            raise McpError(failure.code, failure.message[:MOST_QUOTED], _data(failure.data))
+        raise self.lost()
 
     def lost(self) -> McpError:
         """Return what a call gets that the end of the server cut off."""
@@ -227,7 +231,9 @@ async def _open_url(place: Url, _: object, on_message: MessageHandlerFnT) -> Asy
                 nursery.cancel_scope.cancel()
         finally:
             session.end("can no longer be reached")
-            await heard.leave(http, place)
+            # Also when cancelled, with which the SDK's own way of doing this would be cancelled too.
+            with trio.move_on_after(LEAVE_LIMIT, shield=True):
+                await heard.leave(http, place)
 
 
 @define(eq=False)
@@ -246,9 +252,9 @@ class _Heard:
         return f"; it answers with HTTP status {self.status}" if self.status >= httpx2.codes.BAD_REQUEST else ""
 
     async def leave(self, http: httpx2.AsyncClient, place: Url) -> None:
-        """Tell the server that the session is over, also when cancelled; the SDK would be cancelled with it."""
+        """Tell the server that the session is over."""
         if self.session is not None:
-            with trio.move_on_after(LEAVE_LIMIT, shield=True), suppress(httpx2.HTTPError):
+            with suppress(httpx2.HTTPError):
                 await http.delete(place.url, headers={SESSION_HEADER: self.session})
 
 
@@ -265,25 +271,36 @@ async def _first(*events: trio.Event) -> None:
 
 async def _initialize(session: Session, more: Callable[[], str]) -> None:
     """Shake hands, by ``initialize`` or, with a server that has only what came after it, by ``server/discover``."""
+    failure: MCPError | None = None
     with trio.move_on_after(START_LIMIT) as scope:
         try:
-            try:
-                await session.client.initialize()
-            except MCPError as error:
-                if error.code not in (METHOD_NOT_FOUND, types.UNSUPPORTED_PROTOCOL_VERSION):
-                    raise
-                await session.client.discover()
-        except MCPError as error:
-            if error.code == types.CONNECTION_CLOSED:
-                await session.settled.wait()
-                raise McpError(LOST, f"the MCP server {session.why} before it answered initialize{more()}") from None
-            msg = f"the MCP server refused initialize: {error.message[:MOST_QUOTED]}{more()}"
-            raise McpError(error.code, msg) from None
+            failure = await _greet(session.client)
         except (pydantic.ValidationError, RuntimeError):
             msg = f"the MCP server answered initialize with what is no such answer{more()}"
             raise McpError(INTERNAL_ERROR, msg) from None
+        if failure is not None and failure.code == types.CONNECTION_CLOSED:
+            await session.settled.wait()
+            raise McpError(LOST, f"the MCP server {session.why} before it answered initialize{more()}")
     if scope.cancelled_caught:
         raise McpError(LOST, f"the MCP server did not answer initialize in {START_LIMIT:g} s{more()}")
+    if failure is not None:
+        msg = f"the MCP server refused initialize: {failure.message[:MOST_QUOTED]}{more()}"
+        raise McpError(failure.code, msg)
+
+
+async def _greet(client: ClientSession) -> MCPError | None:
+    """Initialize a client, in the way that the server knows; return its last refusal."""
+    refusal: MCPError | None = None
+    for greeting in (client.initialize, client.discover):
+        try:
+            await greeting()
+        except MCPError as error:
+            refusal = error
+        else:
+            return None
+        if refusal.code not in (METHOD_NOT_FOUND, types.UNSUPPORTED_PROTOCOL_VERSION):
+            break
+    return refusal
 
 
 @define(eq=False)

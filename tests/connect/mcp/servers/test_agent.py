@@ -54,6 +54,7 @@ from autonomy_trio.errors import (
 from autonomy_trio.messages import MOST_PAYLOAD
 from autonomy_trio.testing import open_test_node
 from tests.support.mcp_agents import Script, is_gone
+from tests.support.processes import PATIENCE
 
 About = Callable[[AgentRef[McpServer]], Awaitable[Any]]
 
@@ -425,13 +426,12 @@ async def test_changed_lists_are_published_to_the_topic_of_its_name(script: Scri
             context.subscribe("#script")
 
     async with open_test_node() as node:
-        listener = node.spawn(Listener)
-        with trio.fail_after(30):
-            while not node.statistics().agents or not node.node._runtime.topics._subscribers:
-                await trio.lowlevel.checkpoint()
-            await node.spawn(script.agent()).ask(CallTool("change"))
+        node.spawn(Listener)
+        server = node.spawn(script.agent())
+        await server.ask(Ping())  # by then what was spawned before it has begun too
+        with trio.fail_after(PATIENCE):
+            await server.ask(CallTool("change"))
             await done.wait()
-        del listener
     assert sorted(heard) == ["prompts", "resources", "tools"]
 
 
