@@ -10,7 +10,16 @@ from attrs import frozen
 from autonomy_trio import AgentRef, Context, Request, Stream, agent, message, on, open_node
 from autonomy_trio.connect import tools as tools_module
 from autonomy_trio.connect.tools import MOST_ITEMS, Told, Tool, tools_of
-from autonomy_trio.errors import CallFailed, MessageError, ReplyError
+from autonomy_trio.errors import (
+    CallFailed,
+    Denied,
+    LinkBroken,
+    MessageError,
+    NotHandled,
+    OutcomeUnknown,
+    Overloaded,
+    ReplyError,
+)
 
 
 @frozen
@@ -281,3 +290,36 @@ async def test_an_agent_that_is_not_there_is_told_in_words() -> None:
         (tool,) = tools_of([(node.ref("nobody"), Counter)], include=lambda _, cls: cls is Add)
         with pytest.raises(CallFailed, match=r"^nobody is not there now: nothing was done$"):
             await tool.call({"amount": 1})
+
+
+class _Never:
+    """A ref whose agent answers with an error."""
+
+    name = "counter"
+
+    def __init__(self, error: Exception) -> None:
+        self._error = error
+
+    async def ask(self, message: object) -> None:
+        raise self._error
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (Denied(), "the policy of counter does not allow it"),
+        (Overloaded("the mailbox has 64"), "counter is busy: try again later"),
+        (NotHandled("counter does not handle Add"), "counter does not handle Add"),
+        (OutcomeUnknown("lost"), "counter was lost meanwhile: it may or may not have done it"),
+        (LinkBroken("secret host"), "counter cannot do it"),
+        (ReplyError("Insufficient(balance=3)"), "Insufficient(balance=3)"),
+        (CallFailed("as it is"), "as it is"),
+    ],
+    ids=lambda each: type(each).__name__ if isinstance(each, Exception) else "",
+)
+async def test_what_another_node_answers_is_told_in_words(error: Exception, said: str) -> None:
+    ref: Any = _Never(error)
+    (tool,) = tools_of([(ref, Counter)], include=lambda _, cls: cls is Add)
+    with pytest.raises(CallFailed) as raised:
+        await tool.call({"amount": 1})
+    assert str(raised.value) == said

@@ -103,6 +103,16 @@ class AskPerson(Request[Any]):
 
 
 @frozen
+class Steps(Request[None]):
+    pass
+
+
+@frozen
+class Form(Request[Any]):
+    pass
+
+
+@frozen
 class Long(Request[str]):
     pass
 
@@ -233,6 +243,15 @@ class Desk:
     @on(AskPerson, allow="true", raises=Unsupported)
     async def ask_person(self, message: AskPerson) -> Any:  # noqa: ANN401 - what the person says
         return await caller_of(message).elicit("Who are you?", Profile)
+
+    @on(Steps, allow="true")
+    async def steps(self, message: Steps) -> None:
+        await caller_of(message).progress(1, 2, "half of it")
+        await caller_of(message).progress(2, 2)
+
+    @on(Form, allow="true", raises=Unsupported)
+    async def form(self, message: Form) -> Any:  # noqa: ANN401 - what the person says
+        return await caller_of(message).elicit("Say it", {"type": "object", "properties": {"x": {"type": "string"}}})
 
     @on(Long, allow="true")
     async def long(self, message: Long) -> str:

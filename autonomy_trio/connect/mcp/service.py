@@ -1,5 +1,6 @@
 """What an MCP server answers, whatever carries its messages: requests become messages to agents, under policy."""
 
+import logging
 from collections import OrderedDict
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
@@ -12,6 +13,7 @@ from mcp.server.context import ServerRequestContext
 from mcp.server.lowlevel import Server
 from mcp.server.session import ServerSession
 from mcp.shared.exceptions import MCPError
+from typing_extensions import override
 
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.connect.mcp import answers
@@ -24,7 +26,7 @@ from autonomy_trio.connect.tools import Told, Tool
 from autonomy_trio.errors import AutonomyError, CallFailed, Denied, MessageError
 from autonomy_trio.fabric.node import Node
 from autonomy_trio.groups import fence
-from autonomy_trio.logs import get_log
+from autonomy_trio.logs import get_log, printable
 from autonomy_trio.trust.attributes import AttributeValue
 from autonomy_trio.trust.policy import Principal
 
@@ -57,6 +59,22 @@ R = TypeVar("R")
 _Context = ServerRequestContext[Any, Any]
 
 _log = get_log()
+
+
+class _Forwarded(logging.Handler):
+    """Brings what the SDK warns of into this package's log, without its tracebacks."""
+
+    @override
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a line of it."""
+        error = record.exc_info[1] if record.exc_info else None
+        why = {} if error is None else {"why": type(error).__name__, "detail": printable(str(error))}
+        _log.warning("the MCP SDK warns", said=printable(record.getMessage()), **why)
+
+
+# Else Python writes what nobody takes to standard error; what both sides of the protocol share says little of use.
+logging.getLogger("mcp").addHandler(logging.NullHandler())
+logging.getLogger("mcp.server").addHandler(_Forwarded(logging.WARNING))
 
 
 @final

@@ -1,5 +1,6 @@
 """What MCP clients are answered, with the SDK's client in the same process: each promise in both of its protocols."""
 
+import logging
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -9,6 +10,7 @@ import pytest
 import trio
 from mcp import Client
 from mcp.shared.exceptions import MCPError
+from structlog.testing import capture_logs
 
 from autonomy_trio import Node, open_node
 from autonomy_trio.connect.mcp import service as service_module
@@ -121,6 +123,19 @@ async def test_a_stream_reports_each_item_and_returns_them_all(mode: str) -> Non
         result = await client.call_tool("count", {"upto": 3}, progress_callback=progress)
     assert result.structured_content == {"items": [0, 1, 2], "complete": True}
     assert sorted(told) == [(1, "0"), (2, "1"), (3, "2")]
+
+
+@pytest.mark.parametrize("mode", ERAS)
+async def test_a_handler_tells_of_its_progress(mode: str) -> None:
+    told: list[tuple[float, float | None, str | None]] = []
+
+    async def progress(done: float, total: float | None, text: str | None) -> None:
+        told.append((done, total, text))
+
+    async with served(mode) as client:
+        await client.call_tool("steps", {}, progress_callback=progress)
+        await client.call_tool("steps", {})
+    assert sorted(told) == [(1, 2, "half of it"), (2, 2, None)]
 
 
 async def test_content_is_shown_as_what_it_is() -> None:
@@ -318,6 +333,14 @@ async def test_a_handler_can_ask_the_clients_person(answer: types.ElicitResult, 
     ]
 
 
+async def test_a_form_can_be_a_schema_of_ones_own() -> None:
+    async def elicit(_: object, params: Any) -> types.ElicitResult:  # noqa: ANN401 - the SDK's own
+        return types.ElicitResult(action="accept", content={"x": str(params.requested_schema["properties"])})
+
+    async with served(elicitation_callback=elicit) as client:
+        assert "{'type': 'string'}" in text(await client.call_tool("form", {}))
+
+
 async def test_a_person_who_declines_is_nothing() -> None:
     async def decline(_: object, __: object) -> types.ElicitResult:
         return types.ElicitResult(action="decline")
@@ -423,6 +446,35 @@ async def test_a_client_subscribes_to_so_many_resources_and_no_more() -> None:
         await subscribe(client, "book://0")
         with pytest.raises(MCPError, match="at most 64 resources"):
             await subscribe(client, "book://64")
+
+
+async def test_a_client_that_cannot_be_told_misses_the_news_and_the_others_do_not() -> None:
+    told: list[str] = []
+
+    class _Gone:
+        async def send_resource_updated(self, uri: str) -> None:
+            raise OSError("gone")
+
+    class _There:
+        async def send_resource_updated(self, uri: str) -> None:
+            told.append(uri)
+
+    async with desk() as (_, service):
+        look: Any = service
+        for key, session in (("1", _Gone()), ("2", _There())):
+            look._sessions[key] = service_module._Session()
+            look._sessions[key].subscriptions["book://7"] = session
+        service.updated("book://7")
+        await until(lambda: told == ["book://7"])
+
+
+async def test_what_the_sdk_warns_of_is_a_line_of_the_log_without_a_traceback() -> None:
+    with capture_logs() as lines:
+        logging.getLogger("mcp.server.anything").error("it crashed\n", exc_info=ValueError("in the SDK"))
+        logging.getLogger("mcp.server.anything").info("nothing of note")
+    assert [(each["event"], each["said"], each["why"], each["detail"]) for each in lines] == [
+        ("the MCP SDK warns", "it crashed?", "ValueError", "in the SDK")
+    ]
 
 
 async def test_news_of_changes_that_nobody_takes_are_dropped(monkeypatch: pytest.MonkeyPatch) -> None:
