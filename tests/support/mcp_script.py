@@ -74,10 +74,17 @@ def die(_: Json) -> Json:
     return {}
 
 
+def hush(_: Json) -> Json:
+    os.close(1)
+    time.sleep(60)
+    return {}
+
+
 SIMPLE: Final[dict[str, Callable[[Json], Json]]] = {
     "echo": lambda given: text(given["text"], structuredContent=given),
     "exit": lambda given: os._exit(given["code"]),
     "die": die,
+    "hush": hush,
     "big": lambda given: text("x" * given["size"]),
     "strange": lambda _: {"content": [{"type": "text"}]},
     "bad_image": lambda _: {"content": [{"type": "image", "data": "no base64!", "mimeType": "image/png"}]},

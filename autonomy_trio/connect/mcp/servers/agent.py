@@ -15,6 +15,7 @@ from autonomy_trio.connect.mcp.servers import messages as asked
 from autonomy_trio.connect.mcp.servers.blocks import Prompt, Resource, ResourceTemplate, Tool, listed_of
 from autonomy_trio.connect.mcp.servers.messages import (
     INTERNAL_ERROR,
+    LOST,
     CallTool,
     CallToolInParts,
     CompletePrompt,
@@ -187,6 +188,8 @@ class McpServer:
         """Yield how far the server is, and then its answer, piece by piece."""
         from autonomy_trio.connect.mcp.servers.calls import Call  # noqa: PLC0415 - it needs the extra
 
+        if self._open.ended.is_set():  # a stream cannot be stashed
+            raise McpError(LOST, f"the MCP server {self._open.why} and is started again: nothing was asked")
         call = Call(self._open, message)
         context.start_soon(call.run)
         try:

@@ -25,6 +25,7 @@ from autonomy_trio.connect.mcp.servers.asking import answer_in_parts
 from autonomy_trio.connect.mcp.servers.blocks import as_listed
 from autonomy_trio.connect.mcp.servers.lines import Messages, Passing, over_lines
 from autonomy_trio.connect.mcp.servers.messages import (
+    INTERNAL_ERROR,
     INVALID_PARAMS,
     METHOD_NOT_FOUND,
     CallToolInParts,
@@ -191,7 +192,11 @@ class Bridge:
         async def progress(each: Progress) -> None:
             await context.progress(each.progress, each.total, each.message)
 
-        answer: dict[str, Any] = json.loads(await answer_in_parts(self.server, message, progress))
+        data = await answer_in_parts(self.server, message, progress)
+        try:
+            answer: dict[str, Any] = json.loads(data)
+        except ValueError:
+            raise MCPError(INTERNAL_ERROR, f"{self.server.address} answered with what is no JSON") from None
         return answer
 
     async def _call_tool(self, context: DispatchContext[TransportContext], params: Json) -> dict[str, Any]:

@@ -279,6 +279,45 @@ async def test_a_server_that_is_killed_in_calls_gives_each_asker_one_clear_error
         await server.ask(Ping())
 
 
+async def test_a_server_that_closes_its_output_is_over_though_it_lives(
+    script: Script, about: About, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(processes, "STOP_ASKED", 0.1)
+    async with open_test_node(expected=McpError) as node:
+        server = node.spawn(script.agent())
+        with pytest.raises(McpError, match="the MCP server no longer answers in this call"):
+            await server.ask(CallTool("hush"))
+        await about(server)
+    first, _ = script.pids()
+    assert await is_gone(first)
+
+
+async def test_a_call_between_the_end_and_the_restart_waits_and_one_in_parts_is_told(
+    script: Script, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over, may_go_on = trio.Event(), trio.Event()
+    wait_over = sessions.Session.wait_over
+
+    async def wait_over_and_more(session: sessions.Session) -> McpError:
+        found = await wait_over(session)
+        over.set()
+        await may_go_on.wait()
+        return found
+
+    monkeypatch.setattr(sessions.Session, "wait_over", wait_over_and_more)
+    async with open_test_node(expected=McpError) as node:
+        server = node.spawn(script.agent())
+        with pytest.raises(McpError, match="in this call"):
+            await server.ask(CallTool("die"))
+        await over.wait()
+        with pytest.raises(McpError, match="was ended by SIGKILL and is started again: nothing was asked"):
+            await ask_in_parts(server, CallToolInParts("echo", {"text": "hi"}))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(server.ask, CallTool("echo", {"text": "hi"}))
+            await trio.testing.wait_all_tasks_blocked()
+            may_go_on.set()
+
+
 async def test_the_log_has_an_end_in_words_and_no_traceback(script: Script, capsys: pytest.CaptureFixture[str]) -> None:
     async with open_test_node(expected=McpError) as node:
         with pytest.raises(McpError):
