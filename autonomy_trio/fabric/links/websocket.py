@@ -53,6 +53,12 @@ FRAMES_PER_CHECKPOINT: Final = 32
 RECEIVE_BYTES: Final = 64 * 1024
 """Bytes asked of the stream at once."""
 
+RECEIVE_MORE: Final = 126 * 1024
+"""Bytes asked of it after a message of `RECEIVE_BYTES` or more, for the next is likely to be as large.
+
+Above 128 KiB the system's allocator would map and clear memory for each.
+"""
+
 NORMALLY: Final = b"\x03\xe8"
 """What a link that ends says: 1000."""
 
@@ -163,6 +169,7 @@ class WebSocketLink:
         "_frames",
         "_is_closing",
         "_masks",
+        "_receive",
         "_sending",
         "_socket",
         "_stream",
@@ -178,6 +185,7 @@ class WebSocketLink:
         self._masks = is_client
         self._frames = rfc6455.Reader(masked=not is_client, most=MOST_MESSAGE)
         self._frames.take(came)
+        self._receive = RECEIVE_BYTES
         self._taken = 0
         self._sending = trio.Lock()
         self._unsent = b""
@@ -215,6 +223,7 @@ class WebSocketLink:
         while not self._is_closing:
             event = await self._next()
             if isinstance(event, bytes):
+                self._receive = RECEIVE_BYTES if len(event) < RECEIVE_BYTES else RECEIVE_MORE
                 return event
             await self._answer(event)
         raise self._broken()
@@ -239,7 +248,7 @@ class WebSocketLink:
             await trio.lowlevel.checkpoint()
         try:
             while (event := self._frames.next()) is None:
-                data = await self._stream.receive_some(RECEIVE_BYTES)
+                data = await self._stream.receive_some(self._receive)
                 if not data:
                     raise self._broken()
                 self._frames.take(bytes(data))
