@@ -10,6 +10,7 @@ import pytest
 
 import autonomy_trio
 from autonomy_trio import testing
+from autonomy_trio.connect import models
 from tests.support.processes import ROOT
 
 ENTRY: Final = re.compile(r"^\.\. auto(?!module)[a-z]+:: ((\w+)(?:\(.+\))?)", re.MULTILINE)
@@ -19,7 +20,7 @@ def entries(page: str) -> dict[str, str]:
     return {name: text for text, name in ENTRY.findall((ROOT / "docs" / "reference" / page).read_text("utf-8"))}
 
 
-PAGES: Final = [(autonomy_trio, entries("api.md")), (testing, entries("testing.md"))]
+PAGES: Final = [(autonomy_trio, entries("api.md")), (testing, entries("testing.md")), (models, entries("models.md"))]
 
 
 @pytest.mark.parametrize(("module", "found"), PAGES, ids=lambda each: getattr(each, "__name__", ""))
