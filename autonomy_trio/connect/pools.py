@@ -101,16 +101,19 @@ class Pool(Generic[C]):
     @asynccontextmanager
     async def _used(self) -> AsyncGenerator[C]:
         connection = await self._take()
+        unfit: list[C] = []
         try:
             yield connection
         except DatastoreLost:
-            await self._close_idle()
+            unfit, self._idle = self._idle, []
             raise
         finally:
             if self._users and connection.is_fit():
                 self._idle.append(connection)
             else:
-                await connection.aclose()
+                unfit.append(connection)
+            for each in unfit:
+                await each.aclose()
 
     async def _take(self) -> C:
         while self._idle:

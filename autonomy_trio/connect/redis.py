@@ -264,19 +264,21 @@ class Redis:
 
     async def _connect(self) -> _Connection:
         way = AsyncExitStack()
+        try:
+            return _Connection(self._name, await self._open(way), way)
+        except BaseException:
+            with trio.CancelScope(shield=True):  # a stream closes at once
+                await way.aclose()
+            raise
+
+    async def _open(self, way: AsyncExitStack) -> Wire:
         through = self._through
         try:
             if through is None:
-                wire = await connect(self._address)
-            else:
-                wire = await connect(self._address, lambda: way.enter_async_context(current_node().connect(through)))
-        except BaseException as error:
-            with trio.CancelScope(shield=True):  # a stream closes at once
-                await way.aclose()
-            if isinstance(error, RedisLost | DeliveryError):
-                raise DatastoreUnreachable(f"{self._name} cannot be used ({error}): is it running there?") from None
-            raise
-        return _Connection(self._name, wire, way)
+                return await connect(self._address)
+            return await connect(self._address, lambda: way.enter_async_context(current_node().connect(through)))
+        except (RedisLost, DeliveryError) as error:
+            raise DatastoreUnreachable(f"{self._name} cannot be used ({error}): is it running there?") from None
 
 
 _OF_A_CONNECTION: Final = frozenset(

@@ -267,7 +267,7 @@ class Sql:
         way, self._way = self._way, None
         if way is not None:
             with single_error():
-                await way.__aexit__(kind, error, traceback)
+                await way.aclose()
 
     async def serve(self, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Keep it open until cancelled; for ``await context.start(sql.serve)`` in ``on_start`` of an agent.
@@ -296,15 +296,19 @@ class Sql:
             session = connection.session
             await connection.run("the beginning of a transaction", session.begin)
             connection.transaction = Transaction(connection)
+            failure: Exception | None = None
             try:
                 yield connection.transaction
-            except Exception:
-                with suppress(DatastoreError):  # what cannot be rolled back is closed, which does that too
-                    await connection.run("a rollback", lambda: session.end(keep=False))
-                raise
+            except Exception as error:  # noqa: BLE001 - it is raised again, once all is rolled back
+                failure = error
             finally:
                 connection.transaction = None
-            await connection.commit()
+            if failure is None:
+                await connection.commit()
+                return
+            with suppress(DatastoreError):  # what cannot be rolled back is closed, which does that too
+                await connection.run("a rollback", lambda: session.end(keep=False))
+            raise failure
 
     async def execute(self, statement: LiteralString, *parameters: object, **named: object) -> int:
         """Run one statement that is a transaction of its own; as `Transaction.execute`.
