@@ -23,7 +23,6 @@ def entries(page: str) -> dict[str, str]:
 PAGES: Final = [
     (autonomy_trio, entries("api.md")),
     (testing, entries("testing.md")),
-    (mcp, entries("mcp.md")),
     (models, entries("models.md")),
 ]
 
