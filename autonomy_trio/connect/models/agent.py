@@ -265,4 +265,4 @@ def _explained(model: str, context: Context) -> Generator[None]:
     except (AutonomyError, trio.TooSlowError) as error:
         context.log.warning("the model was not asked", model=model, why=type(error).__name__, detail=str(error))
         kind, words = next((found for known, found in _REASONS if isinstance(error, known)), _LOST)
-        raise ModelFailed(kind, f"the model {model} {words}") from None
+        raise ModelFailed(kind, f"the model {model!r} {words}") from None

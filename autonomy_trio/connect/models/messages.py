@@ -1,9 +1,10 @@
 """What is said to a model and what it answers, the same for every vendor."""
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from attrs import field, frozen
+from attrs.validators import in_
 
 from autonomy_trio.errors import ReplyError
 from autonomy_trio.messages import Request, Stream
@@ -63,7 +64,7 @@ class ToolCall:
 class Said:
     """One entry of a conversation."""
 
-    role: Role
+    role: Role = field(validator=in_(get_args(Role)))
     text: str = ""
     calls: tuple[ToolCall, ...] = ()
     """Of an assistant: the tools it wants to be called."""

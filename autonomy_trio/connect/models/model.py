@@ -131,9 +131,18 @@ class Model:
         if type(self) is Model:
             raise UsageError(f"{self.model}: list the Model itself, or spawn it, and no partial of the class")
         vendor, _, model = self.model.partition(":")
-        host = VENDORS[vendor].host if self.base_url is None else urlsplit(self.base_url).netloc
-        words = f"{self.model} at {host}"
-        self._vendor = open_vendor(Way(vendor, model, self.base_url, self._key(), self.patience, self.at_once, words))
+        url = self.base_url or VENDORS[vendor].url
+        way = Way(
+            vendor=vendor,
+            model=model,
+            url=url,
+            is_vendors=self.base_url is None,
+            key=self._key(),
+            patience=self.patience,
+            at_once=self.at_once,
+            words=f"{self.model} at {urlsplit(url).netloc}",
+        )
+        self._vendor = open_vendor(way)
         self._desk = _Desk(trio.CapacityLimiter(self.at_once))
 
     async def on_stop(self, context: Context) -> None:

@@ -3,7 +3,7 @@
 import json
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from contextlib import aclosing
-from typing import Any, Final, cast
+from typing import Any, ClassVar, Final, cast
 
 import anthropic
 import attrs
@@ -38,14 +38,14 @@ class Anthropic(Vendor):
     """The library's, whose types are known in part."""
     failures: Judge
 
-    foreign = (anthropic.AnthropicError, *FOREIGN)
+    foreign: ClassVar[tuple[type[Exception], ...]] = (anthropic.AnthropicError, *FOREIGN)
 
     @classmethod
     def connect(cls, way: Way) -> "Anthropic":
         """Return a model; nothing is sent."""
         http = open_client(way.patience, way.at_once)
         client = anthropic.AsyncAnthropic(
-            api_key=way.key, base_url=way.base_url, http_client=http, max_retries=0, timeout=http.timeout
+            api_key=way.key, base_url=way.url, http_client=http, max_retries=0, timeout=http.timeout
         )
         return cls(way.model, client, Judge(way.words, way.key, way.patience))
 

@@ -2,7 +2,7 @@
 
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import attrs
 import openai
@@ -35,17 +35,17 @@ class OpenAI(Vendor):
     """Whether it is at OpenAI, which has newer words than most who took over its interface."""
     failures: Judge
 
-    foreign = (openai.OpenAIError, *FOREIGN)
+    foreign: ClassVar[tuple[type[Exception], ...]] = (openai.OpenAIError, *FOREIGN)
 
     @classmethod
     def connect(cls, way: Way) -> "OpenAI":
         """Return a model; nothing is sent."""
         http = open_client(way.patience, way.at_once)
         client = openai.AsyncOpenAI(
-            api_key=way.key, base_url=way.base_url, http_client=http, max_retries=0, timeout=http.timeout
+            api_key=way.key, base_url=way.url, http_client=http, max_retries=0, timeout=http.timeout
         )
         judge = Judge(way.words, way.key, way.patience)
-        return cls(way.model, client, way.base_url is None, judge)
+        return cls(way.model, client, way.is_vendors, judge)
 
     def judge(self, error: Exception, now: float) -> Failure:
         """Say what an exception means."""

@@ -61,14 +61,15 @@ class Vendor(ABC):
 class Vendors:
     """What is known of a vendor before its library is there."""
 
-    host: str
+    url: str
+    """Its own, whatever the environment says to its library: the key is for there."""
     variable: str
     """The environment variable that its own key is in."""
 
 
 VENDORS: Final[Mapping[str, Vendors]] = {
-    "openai": Vendors("api.openai.com", "OPENAI_API_KEY"),
-    "anthropic": Vendors("api.anthropic.com", "ANTHROPIC_API_KEY"),
+    "openai": Vendors("https://api.openai.com/v1", "OPENAI_API_KEY"),
+    "anthropic": Vendors("https://api.anthropic.com", "ANTHROPIC_API_KEY"),
 }
 
 
@@ -79,7 +80,9 @@ class Way:
     vendor: str
     model: str
     """What the vendor calls it."""
-    base_url: str | None
+    url: str
+    is_vendors: bool
+    """Whether that is the vendor's own, and no other server's that speaks as it does."""
     key: str = attrs.field(repr=False)
     patience: float
     """Seconds without a byte."""

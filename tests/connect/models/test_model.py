@@ -584,6 +584,11 @@ def test_parameters_that_cannot_be_right_are_refused_without_saying_secrets(opti
     assert "secret@" not in str(caught.value)
 
 
+def test_a_role_that_nobody_has_is_refused_where_it_is_written() -> None:
+    with pytest.raises(ValueError, match="bogus"):
+        Said("bogus", "x")  # type: ignore[arg-type]
+
+
 def test_a_missing_library_is_told_of_with_the_line_that_installs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "openai", None)
     with pytest.raises(ConfigurationError, match=r'pip install "autonomy-trio\[models\]"'):
