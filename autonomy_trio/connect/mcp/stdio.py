@@ -77,11 +77,18 @@ async def _opened(descriptor: int) -> AsyncGenerator["trio.lowlevel.FdStream | _
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         yield _Threaded(descriptor)
         return
-    stream = trio.lowlevel.FdStream(os.dup(descriptor))
+    stream = trio.lowlevel.FdStream(_own(descriptor))
     try:
         yield stream
     finally:
         await trio.aclose_forcefully(stream)
+
+
+def _own(descriptor: int) -> int:
+    """Return a descriptor that can be made not to block, which a terminal's would be for all who have it."""
+    if os.isatty(descriptor):
+        return os.open(os.ttyname(descriptor), os.O_RDWR | os.O_NOCTTY)
+    return os.dup(descriptor)
 
 
 @contextmanager

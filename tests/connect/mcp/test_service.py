@@ -520,5 +520,7 @@ async def subscribe(client: Client, uri: str) -> None:
 
 async def until(reached: Any) -> None:  # noqa: ANN401 - a callable
     with trio.fail_after(30):
-        while not reached():
+        while True:
+            if reached():
+                return
             await trio.lowlevel.checkpoint()

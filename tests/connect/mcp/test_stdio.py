@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import tty
 from collections.abc import Generator
 from pathlib import Path
 from typing import Any, Final
@@ -107,6 +108,21 @@ async def test_in_the_block_nobody_else_reads_or_writes_the_descriptors_and_afte
         os.write(target[1], b"printed\n")
     os.write(target[1], b"after\n")
     assert os.read(target[0], 100) == b"after\n"
+
+
+async def test_a_terminal_stays_as_it_is_for_others() -> None:
+    ours, theirs = os.openpty()
+    another, out = os.dup(theirs), os.dup(theirs)
+    try:
+        tty.setraw(theirs)
+        os.write(ours, PING)
+        with trio.fail_after(30):
+            async with stdio_messages(theirs, out) as (reading, _):
+                assert isinstance(await reading.receive(), SessionMessage)
+                assert os.get_blocking(another)
+    finally:
+        for end in (ours, theirs, another, out):
+            os.close(end)
 
 
 async def test_files_do_as_well_as_pipes(tmp_path: Path) -> None:
