@@ -10,7 +10,7 @@ import trio
 from autonomy_trio.actors.dead_letters import DeadLetters, Reason
 from autonomy_trio.actors.refs import AgentRef
 from autonomy_trio.actors.runtime import Runtime
-from autonomy_trio.actors.spec import Spec, declared
+from autonomy_trio.actors.spec import Spec, declared, spec_of
 from autonomy_trio.actors.supervision import Pool
 from autonomy_trio.actors.voices import speaker
 from autonomy_trio.errors import AddressError, GaveUp, UsageError
@@ -23,6 +23,8 @@ from autonomy_trio.fabric.finding import Finding, FoundAgent
 from autonomy_trio.fabric.identity.credentials import Wallet
 from autonomy_trio.fabric.links.addresses import Address, RelayAddress, is_address
 from autonomy_trio.fabric.peers.peers import Peers
+from autonomy_trio.fabric.portals.connecting import Outlet as OutletAgent
+from autonomy_trio.fabric.portals.connecting import policies_of
 from autonomy_trio.fabric.portals.inlets import Inlet, open_inlet
 from autonomy_trio.fabric.portals.outlets import Outlet, open_outlet
 from autonomy_trio.fabric.portals.portals import MOST_WITH_ONE, Portals
@@ -475,8 +477,10 @@ class Node:
         """
         if most_streams < 1:
             raise UsageError(f"most_streams={most_streams}: an outlet lets at least 1 stream through")
+        self._admission.know([spec_of(OutletAgent)])
+        policies = self._admission.adding(policies_of(name, allow))
         return open_outlet(
-            name, target, allow, most_streams, self._portals.accept, self.spawn, self.address, self._runtime.grace
+            name, target, policies, most_streams, self._portals.accept, self.spawn, self.address, self._runtime.grace
         )
 
     def inlet(self, listen: str, to: str, *, most_streams: int = MOST_WITH_ONE) -> AbstractAsyncContextManager[Inlet]:

@@ -42,6 +42,7 @@ from autonomy_trio.fabric.memories import Memories, open_memories
 from autonomy_trio.fabric.node import Node, Trust
 from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.fabric.peers.sessions import Sessions
+from autonomy_trio.fabric.portals.connecting import Outlet
 from autonomy_trio.fabric.portals.portals import Portals
 from autonomy_trio.fabric.relays.relay import Relay
 from autonomy_trio.fabric.relays.stores import Keeping, open_store
@@ -263,7 +264,9 @@ def _assemble(ground: _Ground, runtime: Runtime, entries: Iterable[Entry], publi
     admission = Admission(runtime, proofs, voices, whole, now, format_identifier(vault.identifier), ground.audit)
     admission.obey([(None, vault.history), *wallet.lists])
     built = _spec_of if ground.trust.policy is None else _built_spec
-    admission.know(filter(None, map(built, factories_of(list(entries)))))
+    # A policy may name the agents of outlets, which are no app's.
+    outlets = [] if ground.trust.policy is None else [spec_of(Outlet)]
+    admission.know([*filter(None, map(built, factories_of(list(entries)))), *outlets])
     sessions = Sessions(_endpoint(vault, wallet, histories, now), admission, voices, ground.network, now)
     peers = Peers(sessions)
     durable = Durable(

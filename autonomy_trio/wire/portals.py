@@ -47,7 +47,7 @@ class PortalEnd:
         number: the opener's number for it.
         is_opener: whether it was opened here.
         readable: called when there is something to read, or the stream has ended.
-        writable: called when there is room to write, or the stream has ended.
+        writable: called when there may be room to write, less may wait to be taken, or the stream has ended.
         lost: why it is over before its time, in words; None where it is not.
         is_closed: whether nobody here reads or writes it any more.
     """
@@ -139,6 +139,7 @@ class PortalEnd:
                 self.window *= 2
                 self._since_grown = 0
             self._lane.note_taken(self)
+            self.writable()
 
     @property
     def has_ended(self) -> bool:
@@ -151,6 +152,7 @@ class PortalEnd:
             self._taken += 1
             self._lane.owe(self)
             self._look_over()
+            self.writable()
 
     @property
     def is_settled(self) -> bool:

@@ -6,7 +6,8 @@ message that is denied takes no mailbox slot, wakes no agent, and is decoded onl
 A sender that nothing is open to learns nothing: whatever it sends is answered with the same `Denied`.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import contextmanager
 from typing import Final, final
 
 import attrs
@@ -96,6 +97,8 @@ class Admission:
     read_ref: Resolve | None = None
     """Makes a ref of an address in a message."""
     _tables: dict[Spec, WireTable] = attrs.field(factory=dict[Spec, WireTable])
+    _added: tuple[WholePolicy, ...] = ()
+    """What is open at this moment besides."""
     _policies: Policies | None = None
 
     @property
@@ -112,7 +115,7 @@ class Admission:
     def policies(self) -> Policies:
         """The policies in force."""
         if self._policies is None:
-            self._policies = compile_policies(self._tables, self.anchors, self.whole)
+            self._policies = compile_policies(self._tables, self.anchors, self._in_force())
         return self._policies
 
     def know(self, specs: Iterable[Spec]) -> None:
@@ -125,7 +128,7 @@ class Admission:
         if new or self._policies is None:
             tables = {**self._tables, **new}
             generation = 1 if self._policies is None else self._policies.generation + 1
-            self._policies = compile_policies(tables, self.anchors, self.whole, generation)
+            self._policies = compile_policies(tables, self.anchors, self._in_force(), generation)
             self._tables = tables
 
     def obey(self, lists: Iterable[tuple[RevocationList | None, History]]) -> None:
@@ -143,8 +146,27 @@ class Admission:
             PolicyError, DeclarationError: a policy cannot be right, or opens what cannot be sent; nothing has changed
                 then.
         """
-        self._policies = compile_policies(self._tables, anchors, whole, self.policies.generation + 1)
+        in_force = (*whole, *self._added)
+        self._policies = compile_policies(self._tables, anchors, in_force, self.policies.generation + 1)
         self.proofs.anchors, self.whole = anchors, whole
+
+    @contextmanager
+    def adding(self, policies: Sequence[WholePolicy]) -> Generator[None]:
+        """Let policies count for the length of a block, besides those of files.
+
+        Raises:
+            PolicyError, DeclarationError: as `change`.
+        """
+        self._added += tuple(policies)
+        try:
+            self.change(self.anchors, self.whole)
+            yield
+        finally:
+            self._added = tuple(each for each in self._added if each not in policies)
+            self.change(self.anchors, self.whole)
+
+    def _in_force(self) -> Sequence[WholePolicy]:
+        return (*self.whole, *self._added)
 
     @property
     def generation(self) -> int:

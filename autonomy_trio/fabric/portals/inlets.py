@@ -38,6 +38,7 @@ class Inlet:
     _open: Callable[[], Awaitable["PortalEnd"]]
     _nursery: trio.Nursery
     _places: trio.Semaphore
+    _accepting: trio.CancelScope = attrs.field(factory=trio.CancelScope)
     _carried: dict[Carrying, None] = attrs.field(factory=dict[Carrying, None])
 
     def __repr__(self) -> str:
@@ -48,8 +49,14 @@ class Inlet:
         """How many clients are connected through it now."""
         return len(self._carried)
 
-    async def accept(self, listener: trio.SocketListener) -> None:
-        """Accept clients until cancelled, as many at once as there are places; others wait in the system's queue."""
+    async def accept_all(self, listeners: list[trio.SocketListener]) -> None:
+        """Accept clients until it drains, as many at once as there are places; others wait in the system's queue."""
+        with self._accepting:
+            async with trio.open_nursery() as nursery:
+                for listener in listeners:
+                    nursery.start_soon(self._accept, listener)
+
+    async def _accept(self, listener: trio.SocketListener) -> None:
         while True:
             await self._places.acquire()
             try:
@@ -67,7 +74,8 @@ class Inlet:
                 self._nursery.start_soon(self._serve, connection, name=f"inlet {self.address}")
 
     async def drain(self, seconds: float) -> None:
-        """End the streams there are when what was read of them has been taken."""
+        """Accept no more clients, and end the streams there are when what was read of them has been taken."""
+        self._accepting.cancel()
         with trio.move_on_after(seconds):
             await drain_all(list(self._carried))
 
@@ -109,12 +117,10 @@ async def open_inlet(
     listeners, place = await Place.parse(listen).listen()
     try:
         with single_error():
-            async with trio.open_nursery() as nursery, trio.open_nursery() as accepting:
+            async with trio.open_nursery() as nursery:
                 inlet = Inlet(str(place), to, opens, nursery, trio.Semaphore(most_streams))
-                for listener in listeners:
-                    accepting.start_soon(inlet.accept, listener)
+                nursery.start_soon(inlet.accept_all, listeners)
                 yield inlet
-                accepting.cancel_scope.cancel()
                 await inlet.drain(grace)
                 nursery.cancel_scope.cancel()
     finally:

@@ -1,24 +1,20 @@
 """Outlets: agents that let streams leave the fabric, to one target each."""
 
-import functools
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, Callable
+from contextlib import AbstractContextManager, asynccontextmanager
 from typing import TYPE_CHECKING, Any, Final, final
 
 import attrs
 import trio
 
-from autonomy_trio.actors.context import Context
-from autonomy_trio.actors.declare import agent, on
 from autonomy_trio.actors.delivery import Sender
-from autonomy_trio.actors.spec import Mailbox
-from autonomy_trio.errors import ReplyError
 from autonomy_trio.fabric.links.listening import system_reason
+from autonomy_trio.fabric.portals.connecting import Full, Unreachable
+from autonomy_trio.fabric.portals.connecting import Outlet as OutletAgent
 from autonomy_trio.fabric.portals.places import Place, abort
 from autonomy_trio.fabric.portals.streams import Carrying, Waits
 from autonomy_trio.groups import single_error
 from autonomy_trio.logs import get_log
-from autonomy_trio.messages import Request
 
 if TYPE_CHECKING:
     from autonomy_trio.wire.portals import PortalEnd
@@ -26,35 +22,7 @@ if TYPE_CHECKING:
 CONNECT_LIMIT: Final = 5.0
 """Seconds a target may take to accept a connection."""
 
-CONNECTING: Final = 64
-"""Connections to a target that are begun at once; who comes then waits, as messages do."""
-
-MOST_CLASSES: Final = 1024
-"""Conditions whose agent classes are kept, so that an outlet opened again is of the same class."""
-
 _log = get_log()
-
-
-@attrs.frozen
-class Connect(Request[None]):
-    """Open a stream through an outlet."""
-
-    stream: int
-    """The opener's number for it."""
-
-
-@attrs.frozen
-class Unreachable(ReplyError):
-    """The target of the outlet does not answer."""
-
-    why: str
-
-
-@attrs.frozen
-class Full(ReplyError):
-    """There is no room for one stream more."""
-
-    why: str
 
 
 Accept = Callable[[Sender, int], "PortalEnd | None"]
@@ -153,32 +121,11 @@ async def drain_all(carried: list[Carrying]) -> None:
             nursery.start_soon(each.drain)
 
 
-@functools.lru_cache(maxsize=MOST_CLASSES)
-def outlet_class(allow: str | None) -> Callable[..., Any]:
-    """Return the agent class of outlets that may be used on a condition.
-
-    Raises:
-        PolicyError: the condition does not parse, or names a field that `Connect` does not have.
-    """
-
-    class Outlet:  # the name is that of the class in policies
-        """Lets streams leave to its target."""
-
-        opens: Callable[[int, Sender], Awaitable[None]]
-
-        @on(Connect, allow=allow, raises=(Unreachable, Full))
-        async def connect(self, message: Connect, context: Context) -> None:
-            """Open a stream to the target."""
-            await self.opens(message.stream, context.sender)
-
-    return agent(concurrency=CONNECTING, mailbox=Mailbox(4 * CONNECTING))(Outlet)
-
-
 @asynccontextmanager
 async def open_outlet(  # noqa: PLR0913, PLR0917 - what the node hands on
     name: str,
     target: str,
-    allow: str | None,
+    policies: AbstractContextManager[None],
     most_streams: int,
     accept: Accept,
     spawn: Callable[[Callable[[], Any], str], Any],
@@ -186,11 +133,11 @@ async def open_outlet(  # noqa: PLR0913, PLR0917 - what the node hands on
     grace: float,
 ) -> AsyncGenerator[Outlet]:
     """Be an outlet for the length of a block; see `Node.outlet`."""
-    place, cls = Place.parse_target(target), outlet_class(allow)
-    with single_error():
+    place = Place.parse_target(target)
+    with single_error(), policies:
         async with trio.open_nursery() as nursery:
             outlet = Outlet(name, address(name), str(place), most_streams, place, accept, nursery)
-            ref = spawn(lambda: cls(outlet.open), name)
+            ref = spawn(lambda: OutletAgent(outlet.open), name)
             try:
                 yield outlet
                 outlet.close()

@@ -10,7 +10,7 @@ from autonomy_trio.actors.delivery import Sender
 from autonomy_trio.errors import NotDelivered, Overloaded, TargetUnreachable
 from autonomy_trio.fabric.links.addresses import Address, is_address
 from autonomy_trio.fabric.peers.peers import Peers
-from autonomy_trio.fabric.portals.outlets import Connect, Full, Unreachable, outlet_class
+from autonomy_trio.fabric.portals.connecting import Connect, Full, Outlet, Unreachable
 from autonomy_trio.trust.records import parse_identifier
 from autonomy_trio.wire.lanes import ENVELOPE_ROOM, Lane
 from autonomy_trio.wire.portals import PortalEnd
@@ -23,9 +23,6 @@ MOST_WITH_ONE: Final = 1024
 
 MOST_PIECES: Final = 256
 """Pieces that one end hands to another of the same node at once."""
-
-_OF_ANY: Final = outlet_class(None)
-"""Names the errors of all outlets."""
 
 
 @final
@@ -82,7 +79,7 @@ class Portals:
             Denied, NotDelivered, Overloaded, OutcomeUnknown, TargetUnreachable: there is no stream.
             trio.TooSlowError: the outlet did not answer in time.
         """
-        ref = self._ref(to, _OF_ANY)
+        ref = self._ref(to, Outlet)
         lane = self._lane_to(to)
         self._check_room(lane)
         end = lane.open(self._peers.new_request())

@@ -46,9 +46,10 @@ class Waits:
         Raises:
             trio.BrokenResourceError: as `wait_read`.
         """
-        while self.end.lost is None and self.end.room <= 0:
-            await self._writers.park()
         self.check()
+        while self.end.room <= 0:
+            await self._writers.park()
+            self.check()
 
     async def wait_over(self) -> None:
         """Return when both ends have taken all, or the stream is lost."""
@@ -61,9 +62,15 @@ class Waits:
             await self._writers.park()
 
     def check(self) -> None:
-        """Raise where the stream is over before its time."""
+        """Raise where the stream was closed here, or is over before its time."""
+        self.check_closed()
         if self.end.lost is not None:
             raise trio.BrokenResourceError(f"the portal's stream has ended: {self.end.lost}")
+
+    def check_closed(self) -> None:
+        """Raise where the stream was closed here."""
+        if self.end.is_closed:
+            raise trio.ClosedResourceError("this portal's stream was closed here")
 
     def _wake_readers(self) -> None:
         self._readers.unpark_all()
@@ -83,7 +90,6 @@ class PortalStream(trio.abc.HalfCloseableStream):
     def __init__(self, end: PortalEnd) -> None:
         self._end = end
         self._waits = Waits(end)
-        self._is_closed = False
         self._is_finished = False
         self._sending = trio.StrictFIFOLock()
 
@@ -140,11 +146,8 @@ class PortalStream(trio.abc.HalfCloseableStream):
         if max_bytes is not None and max_bytes < 1:
             raise ValueError("max_bytes is at least 1")
         await trio.lowlevel.checkpoint()
-        self._check_closed()
-        if self._end.is_over and self._end.has_ended:
-            return b""
+        self._waits.check_closed()
         data = await self._waits.wait_read()
-        self._check_closed()
         if max_bytes is not None and len(data) > max_bytes:
             self._end.unread(data[max_bytes:])
             data = data[:max_bytes]
@@ -159,8 +162,7 @@ class PortalStream(trio.abc.HalfCloseableStream):
 
         Cancelled before, the stream is reset in place of that.
         """
-        if not self._is_closed:
-            self._is_closed = True
+        if not self._end.is_closed:
             self._end.close(trio.current_time())
             self._end.readable()
             self._end.writable()
@@ -172,7 +174,7 @@ class PortalStream(trio.abc.HalfCloseableStream):
 
     def reset(self) -> None:
         """End the stream at once, so that the other end sees an error; what was not taken there is lost."""
-        self._is_closed = True
+        self._end.is_closed = True
         self._end.reset()
 
     def _claim(self) -> None:
@@ -183,14 +185,10 @@ class PortalStream(trio.abc.HalfCloseableStream):
             raise trio.BusyResourceError("another task is sending on this portal's stream") from None
 
     def _check_open(self) -> None:
-        self._check_closed()
+        self._waits.check_closed()
         if self._is_finished:
             raise trio.ClosedResourceError("send_eof was called: nothing more can be sent")
         self._waits.check()
-
-    def _check_closed(self) -> None:
-        if self._is_closed:
-            raise trio.ClosedResourceError("this portal's stream was closed here")
 
 
 @final
