@@ -39,6 +39,8 @@ SESSION_HEADER: Final = "mcp-session-id"
 """The header that names a session. Source: Model Context Protocol 2025-11-25, "Transports", session management."""
 MOST_DATA: Final = 16 * 1024
 """Bytes of what an error brings beside its text; more is left out."""
+MOST_MISFIT: Final = 200
+"""Characters about what in an answer does not fit."""
 MOST_QUOTED: Final = 2000
 """Characters of a server's error that are passed on."""
 
@@ -94,8 +96,7 @@ class Session:
         except MCPError as error:
             failure = error
         except pydantic.ValidationError as error:
-            count = error.error_count()
-            msg = f"the MCP server answered {request.method} with what is no such result, in {count} places"
+            msg = f"the MCP server answered {request.method} with what is no such result: {_misfit(error)}"
             raise McpError(INTERNAL_ERROR, msg) from None
         if failure.code == types.INVALID_REQUEST and failure.message == "Session terminated":
             self.end("has forgotten the session")
@@ -129,6 +130,12 @@ class Session:
                 self._idle = trio.Event()
                 await self._idle.wait()
         return McpError(LOST, f"the MCP server {self.why}")
+
+
+def _misfit(error: pydantic.ValidationError) -> str:
+    """Say where an answer does not fit first, and nothing that stands there."""
+    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
+    return f"{'.'.join(map(str, first['loc']))}: {first['msg']}"[:MOST_MISFIT]
 
 
 def _data(found: object) -> object:
@@ -316,4 +323,4 @@ class _Noise:
             self.sayings.say("the MCP server writes what is no JSON-RPC", line.decode(errors="replace"))
 
     def words(self) -> str:
-        return f"; it wrote {self.count:,} lines that are no JSON-RPC" if self.count else ""
+        return f"; lines of it that are no JSON-RPC: {self.count:,}" if self.count else ""
