@@ -102,6 +102,7 @@ def node_report(statistics: NodeStatistics) -> Report:
             Metric("autonomy_node_agents_awake", "gauge", "Agents that have a task now.", statistics.awake),
             Metric("autonomy_node_queued", "gauge", "Messages accepted and not handled yet.", statistics.queued),
             Metric("autonomy_node_peers", "gauge", "Nodes that something is under way with.", statistics.peers),
+            Metric("autonomy_node_portals", "gauge", "Ends of portals' streams.", statistics.portals),
             Metric("autonomy_node_relays", "gauge", "Relays that the node is attached to.", statistics.relays),
             Metric("autonomy_node_handled_total", "counter", "Messages handled to their end.", statistics.handled),
             Metric("autonomy_node_decoded_total", "counter", "Payloads of other nodes decoded.", statistics.decoded),

@@ -3,6 +3,7 @@
 import socket
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import attrs
@@ -186,6 +187,21 @@ async def test_a_node_that_closes_ends_the_streams_of_the_other_at_once(pair: Pa
         with pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"x")
         assert trio.current_time() - began < 1
+
+
+async def test_a_node_that_was_restarted_has_the_streams_of_its_predecessor_reset(tmp_path: Path) -> None:
+    async with open_test_fabric() as fabric, echo_server() as target:
+        options: dict[str, Any] = {"relay": fabric.url, "now": virtual_now, "connect": fabric.connect}
+        async with open_node(**options) as far, far.outlet("db", target.place, allow="true") as outlet:
+            async with open_node(home=tmp_path / "near", **options) as near, near.connect(outlet.address) as stream:
+                await echoed(stream, b"before")
+                fabric.faults = Faults(drop=1)  # so nobody hears it leave
+            assert outlet.streams == 1
+            fabric.faults = Faults()
+            async with open_node(home=tmp_path / "near", **options) as again, again.connect(outlet.address) as stream:
+                await echoed(stream, b"after")
+                await until(lambda: outlet.streams == 1)
+            assert target.connections == 2
 
 
 async def test_a_target_that_resets_shows_as_an_error_and_never_as_an_end(pair: Pair) -> None:
