@@ -27,7 +27,7 @@ def main() -> None:
     params.port = 0
     params.n_ctx = 4096
     params.n_parallel = 2
-    params.cpuparams.n_threads = 2
+    params.cpuparams.n_threads = 1
     params.warmup = False
     server = xllamacpp.Server(params)
     sys.stdout.write(f"{server.listening_address}\n")
