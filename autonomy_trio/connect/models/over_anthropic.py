@@ -121,6 +121,8 @@ def _written(said: Iterable[Said]) -> list[dict[str, Any]]:
             results.append({"type": "tool_result", "tool_use_id": each.answers, "content": each.text})
             continue
         results = []
+        if not each.text and not each.calls:
+            continue  # it refuses what is empty, and a model may have said nothing
         written.append({"role": each.role, "content": _blocks(each) if each.calls else each.text})
     return written
 

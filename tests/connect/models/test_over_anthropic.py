@@ -44,6 +44,7 @@ async def test_a_conversation_with_tools_reaches_it_in_its_form_and_is_answered(
         Said("tool", "wrong", (), "c2"),
         Said("assistant", "", (ToolCall("c3", "look", ""),)),
         Said("tool", "gone", (), "c3"),
+        Said("assistant", ""),
     ]
     found = answer(claude("It is", ("c4", "look", {"order": 8})))
     async with scripted(found) as server, open_node([model(server)]) as node:

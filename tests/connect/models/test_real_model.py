@@ -58,13 +58,12 @@ async def url() -> AsyncGenerator[str]:
             line = await process.stdout.receive_some(1000)
         yield f"{line.decode().strip()}/v1"
     finally:
-        await process.stdin.aclose()
-        await process.stdout.aclose()
-        with trio.move_on_after(PATIENCE):
+        with trio.move_on_after(PATIENCE, shield=True):
+            await process.stdin.aclose()
+            await process.stdout.aclose()
             await process.wait()
         if process.poll() is None:
             process.kill()
-            await process.wait()
 
 
 @pytest.fixture
