@@ -1,5 +1,6 @@
 """What portals promise between nodes in memory: who is let in, that no byte is lost, doubled or out of its place."""
 
+import errno
 import json
 import socket
 import statistics
@@ -13,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 from attrs import frozen
+from structlog.testing import capture_logs
 
 from autonomy_trio import Request, Sender, agent, current_node, on
 from autonomy_trio.errors import (
@@ -26,7 +28,9 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric.portals import portals as portals_module
-from autonomy_trio.fabric.portals.connecting import Full
+from autonomy_trio.fabric.portals.connecting import Full, Unreachable
+from autonomy_trio.fabric.portals.outlets import CONNECT_LIMIT
+from autonomy_trio.fabric.portals.places import Place
 from tests.support.net import Add, Counter, World, open_net
 from tests.support.portals import Target, echo_server, exchange, until
 
@@ -479,3 +483,91 @@ async def test_clients_past_the_places_of_an_inlet_wait(world: World, target: Ta
         await first.aclose()
         assert await second.receive_some() == b"second"
         await second.aclose()
+
+
+async def test_a_client_whose_stream_is_refused_is_reset_and_the_log_says_why(world: World, target: Target) -> None:
+    with capture_logs() as lines:
+        async with (
+            world.server.outlet("db", target.place, allow=PAYMENTS) as outlet,
+            world.bob.inlet("127.0.0.1:0", outlet.address) as inlet,
+        ):
+            host, _, port = inlet.address.rpartition(":")
+            async with await trio.open_tcp_stream(host, int(port)) as client:
+                with pytest.raises(trio.BrokenResourceError):
+                    await client.receive_some()
+    assert target.connections == 0
+    (line,) = [line for line in lines if line["event"] == "client not connected"]
+    assert "denied Connect" in line["why"]
+    assert "exc_info" not in line
+
+
+async def test_an_inlet_goes_on_when_the_system_had_no_room_for_a_client(
+    world: World, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    accept, refusals = trio.SocketListener.accept, [errno.EMFILE]
+
+    async def accept_later(self: trio.SocketListener) -> trio.SocketStream:
+        if refusals:
+            await trio.lowlevel.checkpoint()
+            raise OSError(refusals.pop(), "too many open files")
+        return await accept(self)
+
+    async with world.server.outlet("db", target.place, allow=PAYMENTS) as outlet:
+        monkeypatch.setattr(trio.SocketListener, "accept", accept_later)
+        async with world.alice.inlet("127.0.0.1:0", outlet.address) as inlet:
+            host, _, port = inlet.address.rpartition(":")
+            async with await trio.open_tcp_stream(host, int(port)) as client:
+                await client.send_all(b"hello")
+                assert await client.receive_some() == b"hello"
+        refusals.append(errno.EBADF)
+        with pytest.raises(OSError, match="too many open files"):
+            async with world.alice.inlet("127.0.0.1:0", outlet.address):
+                await trio.sleep(1)
+
+
+async def test_a_target_that_does_not_answer_is_given_up(
+    world: World, monkeypatch: pytest.MonkeyPatch, autojump_clock: trio.testing.MockClock
+) -> None:
+    async def never(_: Place) -> trio.SocketStream:
+        await trio.sleep_forever()
+        raise AssertionError
+
+    monkeypatch.setattr(Place, "connect", never)
+    async with world.server.outlet("db", "192.0.2.1:5432", allow=PAYMENTS) as outlet:
+        began = trio.current_time()
+        with pytest.raises(TargetUnreachable, match="did not answer"):
+            async with world.alice.connect(outlet.address):
+                pass  # pragma: no cover - it is not reached
+        assert trio.current_time() - began <= CONNECT_LIMIT + 1
+        with pytest.raises(trio.TooSlowError), trio.fail_after(1):
+            async with world.alice.connect(outlet.address):
+                pass  # pragma: no cover - it is not reached
+        assert world.alice.statistics().portals == 0
+        await trio.testing.wait_all_tasks_blocked()
+        assert outlet.streams == 0, "the other node was told"
+
+
+async def test_an_outlet_that_closes_and_an_opener_that_has_gone_leave_no_connection(
+    world: World, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with world.server.outlet("db", target.place, allow=PAYMENTS) as outlet:
+        nobody = Sender("I" + "0" * 64, "I" + "0" * 64, is_local=False)
+        with pytest.raises(Unreachable, match="has gone"):
+            await outlet.open(1, nobody)
+        outlet.close()
+        with pytest.raises(TargetUnreachable, match="is closing"):
+            async with world.alice.connect(outlet.address):
+                pass  # pragma: no cover - it is not reached
+        assert outlet.streams == 0
+
+
+async def test_a_close_that_is_cancelled_resets_the_stream(world: World, target: Target) -> None:
+    async with world.server.outlet("db", target.place, allow=PAYMENTS) as outlet:
+        async with world.alice.connect(outlet.address) as stream:
+            await stream.send_all(b"x")
+            with trio.CancelScope() as scope:
+                scope.cancel()
+                await stream.aclose()
+            assert scope.cancelled_caught
+            assert world.alice.statistics().portals == 0
+        await until(lambda: not outlet.streams)

@@ -59,11 +59,14 @@ async def exchange(node: Node, address: str, data: bytes) -> bytes:
             await stream.send_eof()
 
         nursery.start_soon(send)
-        return await read_all(stream)
+        received = bytearray(await read_all(stream))
+    return bytes(received)
 
 
 async def until(condition: Callable[[], bool], seconds: float = 20) -> None:
     """Return when something is so, which it soon is; fail the test where it never is."""
     with trio.fail_after(seconds):
-        while not condition():
+        while True:
+            if condition():
+                return
             await trio.lowlevel.checkpoint()

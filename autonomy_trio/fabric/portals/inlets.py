@@ -98,7 +98,7 @@ class Inlet:
         try:
             return await self._open()
         except BaseException:
-            await abort(connection)
+            abort(connection)
             raise
 
     async def _carry(self, carrying: Carrying) -> None:

@@ -73,7 +73,7 @@ class Outlet:
             await trio.lowlevel.checkpoint_if_cancelled()
             end = self._accepted(sender, number)
         except BaseException:
-            await abort(connection)
+            abort(connection)
             raise
         carrying = Carrying(connection, Waits(end))
         self._carried[carrying] = None

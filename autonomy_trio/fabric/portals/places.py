@@ -131,11 +131,11 @@ def _remove_stale(path: Path) -> None:
                 path.unlink()
 
 
-async def abort(stream: trio.SocketStream) -> None:
+def abort(stream: trio.SocketStream) -> None:
     """Close a connection so that its other end sees an error, and no end in good order.
 
     A Unix socket has no such thing: its other end sees an error only where what it had sent was not read.
     """
     with suppress(OSError):
         stream.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORT)
-    await trio.aclose_forcefully(stream)
+    stream.socket.close()

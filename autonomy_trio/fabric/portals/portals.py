@@ -83,15 +83,17 @@ class Portals:
         lane = self._lane_to(to)
         self._check_room(lane)
         end = lane.open(self._peers.new_request())
+        is_open = False
         try:
             await ref.ask(Connect(end.number))
-        except BaseException as error:
-            end.reset()
-            if isinstance(error, Full):
-                raise Overloaded(f"{to}: {error.why}") from None
-            if isinstance(error, Unreachable):
-                raise TargetUnreachable(f"{to}: {error.why}") from None
-            raise
+            is_open = True
+        except Full as error:
+            raise Overloaded(f"{to}: {error.why}") from None
+        except Unreachable as error:
+            raise TargetUnreachable(f"{to}: {error.why}") from None
+        finally:
+            if not is_open:
+                end.reset()
         if end.lost is not None:
             raise NotDelivered(f"{to}: {end.lost}")
         return end

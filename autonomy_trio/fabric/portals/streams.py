@@ -214,7 +214,7 @@ class Carrying:
                     await self._waits.wait_over()
         finally:
             end.reset()
-            await abort(self.connection)
+            abort(self.connection)
 
     async def drain(self) -> None:
         """Read no more from the connection; reset it when all that was read has been taken."""
