@@ -30,12 +30,22 @@ LEAST_PIECE: Final = 8 * 1024
 RESEND_AFTER: Final = 1.0
 """Seconds without progress after which what has left is sent again; twice as long each time nothing comes of it."""
 
+LEAST_PART: Final = 4 * 1024
+"""Bytes below which what is kept in parts is joined, so that a byte a part does not take many times its room."""
+
 LINGER: Final = 30.0
 """Seconds that an end which is closed waits for the other end to take what was sent, and to end too."""
 
 
 def _nothing() -> None:
     """Do nothing."""
+
+
+def _add(parts: deque[bytes], data: bytes) -> None:
+    if parts and len(parts[-1]) + len(data) <= LEAST_PART:
+        parts[-1] += data
+    else:
+        parts.append(data)
 
 
 @final
@@ -102,7 +112,7 @@ class PortalEnd:
     def write(self, data: bytes) -> None:
         """Send bytes, which are kept until they have arrived; not after `finish`."""
         if self.lost is None and data:
-            self._unsent.append(data)
+            _add(self._unsent, data)
             self._written += len(data)
             self._lane.make_ready(self)
 
@@ -332,7 +342,7 @@ class PortalEnd:
         if payload and self.is_closed:
             self._discard()
         elif payload:
-            self._unread.append(payload)
+            _add(self._unread, payload)
         if self.is_closed and piece.is_last:
             self._taken = self._received
             self._lane.owe(self)

@@ -30,7 +30,7 @@ from autonomy_trio.wire.lanes import (
     PIECE_BYTES,
     Lane,
 )
-from autonomy_trio.wire.portals import LEAST_PIECE, LINGER, RESEND_AFTER, PortalEnd
+from autonomy_trio.wire.portals import LEAST_PART, LEAST_PIECE, LINGER, RESEND_AFTER, PortalEnd
 
 TICK = 0.1
 
@@ -510,6 +510,17 @@ def test_what_has_come_in_part_leaves_again_from_there(way: Way) -> None:
     way.near.go_back()
     way.pass_on()
     assert far.read() == b"abcdef"
+
+
+def test_a_byte_a_piece_takes_no_more_room_than_bytes_together(way: Way) -> None:
+    near, far = way.open()
+    for _ in range(3 * LEAST_PART):
+        near.write(b"x")
+    assert len(near._unsent) == 3
+    for offset in range(3 * LEAST_PART):
+        way.far.receive(piece(offset=offset, payload=b"y"), 0.0)
+    assert len(far._unread) == 3
+    assert far.read() == b"y" * 3 * LEAST_PART
 
 
 def test_an_end_that_is_lost_twice_was_lost_once(way: Way) -> None:
