@@ -81,6 +81,7 @@ class Scripted:
     scripts: list[Script]
     seen: list[Exchange] = attrs.field(factory=list[Exchange])
     changed: trio.Event = attrs.field(factory=trio.Event)
+    connections: int = 0
 
     @property
     def url(self) -> str:
@@ -93,6 +94,7 @@ class Scripted:
         return self.seen[number - 1]
 
     async def serve(self, stream: trio.SocketStream) -> None:
+        self.connections += 1
         async with stream:
             parser = h11.Connection(h11.SERVER)
             while True:

@@ -18,6 +18,9 @@ from autonomy_trio.connect.models.vendor import BrokenStreamError, RubbishError
 CLOSING: Final = 1.0
 """Seconds in which a connection that is left early has to close."""
 
+DRAINING: Final = 0.1
+"""Seconds that a stream has to end after it has said that it does."""
+
 _MISFITS: Final = (AttributeError, IndexError, KeyError, TypeError)
 
 
@@ -85,6 +88,9 @@ async def read_events(response: httpx2.Response) -> AsyncGenerator[Any]:
             elif not line and data:
                 whole, data = "\n".join(data), []
                 if whole == "[DONE]":
+                    with trio.move_on_after(DRAINING):  # read to its end, a connection serves again
+                        async for _ in lines:
+                            pass
                     return
                 yield json.loads(whole)
     finally:

@@ -154,6 +154,26 @@ async def test_a_part_is_there_before_the_next_is_written() -> None:
         assert await anext(parts) == Text("two")
 
 
+async def test_requests_and_streams_that_follow_each_other_share_a_connection() -> None:
+    async with scripted(say("one")) as server, open_node([model(server)]) as node:
+        for _ in range(3):
+            await node.ref("gpt", Model).ask(Complete("Hi"))
+            await read(node.ref("gpt", Model))
+    assert (len(server.seen), server.connections) == (6, 1)
+
+
+async def test_a_stream_that_does_not_end_after_its_last_word_is_left() -> None:
+    async def go_on(exchange: Exchange) -> None:
+        await exchange.begin_events()
+        await exchange.events(chunk({"content": "one"}, stopped="stop"), "[DONE]")
+        await exchange.wait_hung_up()
+
+    async with scripted(go_on) as server, open_node([model(server)]) as node:
+        with trio.fail_after(5):
+            assert (await read(node.ref("gpt", Model)))[0] == Text("one")
+        await expect_hang_up(server, 1)
+
+
 async def test_a_refusal_is_an_answer_that_says_so() -> None:
     refusal = whole("")
     refusal["choices"][0]["message"]["refusal"] = "I will not"
