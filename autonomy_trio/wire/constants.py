@@ -135,7 +135,7 @@ FLOW_BITS: Final = 32
 
 PORTAL_WINDOW: Final = 256 * 1024
 """Bytes of one direction of a portal's stream that may be under way, or wait for their reader, at first."""
-MOST_PORTAL_WINDOW: Final = 1024 * 1024
+MOST_PORTAL_WINDOW: Final = 2 * 1024 * 1024
 """The same where the reader keeps up."""
 
 CHECKS_PER_SECOND: Final = 100.0

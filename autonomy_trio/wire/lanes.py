@@ -25,7 +25,7 @@ FIRST_FLIGHT: Final = 512 * 1024
 """Bytes to one node that may have left and not arrived, at first."""
 
 LEAST_FLIGHT: Final = 128 * 1024
-MOST_FLIGHT: Final = 2 * 1024 * 1024
+MOST_FLIGHT: Final = 3 * 1024 * 1024
 """Between these it moves; a relay keeps 4 MiB for a node before it drops what comes."""
 
 FLIGHT_STEP: Final = 64 * 1024

@@ -326,8 +326,8 @@ def test_a_stalled_stream_holds_no_more_than_its_window_and_stalls_no_other(way:
 
 def test_a_window_grows_while_its_reader_keeps_up_and_no_further_than_it_may(way: Way) -> None:
     ends = [way.open(number) for number in range(30)]
-    for _ in range(40):
-        for near, far in ends:
+    for near, far in ends:
+        for _ in range(40):
             near.write(bytes(PIECE_BYTES))
             way.pass_on()
             take_all(far)
