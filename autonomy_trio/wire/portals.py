@@ -173,13 +173,12 @@ class PortalEnd:
         """Let nobody here read or write any more; what was written still goes on, within `LINGER` seconds."""
         self.is_closed = True
         self.linger_until = now + LINGER
-        if self._unread:
+        if self.lost is None:
             self._discard()
-        self.finish()
-        self._end_discarding()
-        if self.has_ended:
-            self.take_end()
-        self._lane.stir()
+            self.finish()
+            self._end_discarding()
+            self._look_over()
+            self._lane.stir()
 
     def reset(self) -> None:
         """End the stream at once, and tell the other end; what was not taken is lost."""
@@ -339,19 +338,19 @@ class PortalEnd:
             return
         payload = piece.payload[known_bytes:] if known_bytes else piece.payload
         self._received = end + piece.is_last
-        if payload and self.is_closed:
-            self._discard()
-        elif payload:
+        if payload:
             _add(self._unread, payload)
-        if self.is_closed and piece.is_last:
-            self._taken = self._received
-            self._lane.owe(self)
+        if self.is_closed:
+            self._discard()
         self._lane.note_received(self)
         self.readable()
 
     def _discard(self) -> None:
+        """Take what nobody reads any more, so that the other end goes on and comes to what was written here."""
+        self._is_discarding = self._is_discarding or bool(self._unread)
         self._unread.clear()
-        self._is_discarding = True
+        self._taken = self._received
+        self._lane.owe(self)
 
     def _end_discarding(self) -> None:
         """Reset a closed end that was sent more, as soon as the other end has taken all that was written."""

@@ -443,6 +443,21 @@ def test_a_closed_end_is_reset_by_what_nobody_will_read_once_its_own_has_been_ta
     assert far.lost == "it was reset at the other end"
 
 
+def test_a_closed_end_takes_what_nobody_reads_so_that_the_other_end_comes_to_its_own(way: Way) -> None:
+    near, far = way.open()
+    near.write(b"farewell")
+    near.close(way.now)
+    for _ in range(2 * PORTAL_WINDOW // PIECE_BYTES):
+        assert far.room > 0
+        far.write(bytes(PIECE_BYTES))
+        way.settle(1)
+    assert near.lost is None, "what it has written was not taken"
+    assert take_all(far) == b"farewell"
+    way.settle(1)
+    assert far.lost == "it was reset at the other end"
+    near.close(way.now)
+
+
 def test_closing_discards_what_was_not_read(way: Way) -> None:
     near, far = way.open()
     far.write(b"unread")
