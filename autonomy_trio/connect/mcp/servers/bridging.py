@@ -14,7 +14,7 @@ from mcp.shared.exceptions import MCPError
 from mcp.shared.jsonrpc_dispatcher import JSONRPCDispatcher
 from mcp.shared.message import SessionMessage
 from mcp.shared.transport_context import TransportContext
-from mcp_types import JSONRPCRequest
+from mcp_types import JSONRPCError, JSONRPCNotification, JSONRPCRequest, JSONRPCResponse
 from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS, LATEST_HANDSHAKE_VERSION
 
 from autonomy_trio.actors.context import Context
@@ -102,17 +102,15 @@ class Bridge:
 
         What is under way then has 1.5 s to be answered.
         """
-        async with over_lines(source, sink, _strange) as (messages, replies):
-            taking = _Taking(messages)
-            self._dispatcher = JSONRPCDispatcher(taking, replies)
+        unanswered = _Unanswered()
+        async with over_lines(source, sink, _strange, unanswered.written) as (messages, replies):
+            self._dispatcher = JSONRPCDispatcher(_Taking(messages, unanswered), replies)
+            await self._dispatcher.run(self._answer, _ignore)
 
-            async def answer(context: DispatchContext[TransportContext], method: str, params: Json | None) -> Any:  # noqa: ANN401 - JSON
-                with taking:
-                    return await self._answer(context, method, params or {})
-
-            await self._dispatcher.run(answer, _ignore)
-
-    async def _answer(self, context: DispatchContext[TransportContext], method: str, params: Json) -> dict[str, Any]:
+    async def _answer(
+        self, context: DispatchContext[TransportContext], method: str, given: Json | None
+    ) -> dict[str, Any]:
+        params = given or {}
         if method == "ping":
             return {}
         answering = self._answering(method)
@@ -224,39 +222,62 @@ class Bridge:
         return {"completion": {name: value for name, value in about.items() if value is not None}}
 
 
-class _Taking(Passing):
-    """The client's messages, no more of them than are answered; a block of it is the answer to one."""
+@define(eq=False)
+class _Unanswered:
+    """The client's requests that were taken, until their answers are written or they are cancelled."""
 
-    def __init__(self, source: Messages) -> None:
-        super().__init__(source)
-        self._taken = 0
-        self._changed = trio.Event()
+    _ids: set[str | int] = field(factory=set[str | int])
+    _changed: trio.Event = field(factory=trio.Event)
 
     def took(self, message: SessionMessage | Exception) -> None:
-        """Count a request."""
-        if isinstance(message, SessionMessage) and isinstance(message.message, JSONRPCRequest):
-            self._taken += 1
+        """Take note of a request, or of one that is cancelled: that gets no answer."""
+        match message:
+            case SessionMessage(message=JSONRPCRequest(id=number)):
+                self._ids.add(number)
+            case SessionMessage(
+                message=JSONRPCNotification(
+                    method="notifications/cancelled", params={"requestId": str() | int() as number}
+                )
+            ):
+                self._settle(number)
+            case _:
+                pass
 
-    def __enter__(self) -> None:
-        """Begin to answer a request that was counted."""
+    def written(self, message: SessionMessage) -> None:
+        """Take note of an answer."""
+        if isinstance(message.message, JSONRPCResponse | JSONRPCError) and message.message.id is not None:
+            self._settle(message.message.id)
 
-    def __exit__(self, *_: object) -> None:
-        self._taken -= 1
+    def _settle(self, number: str | int) -> None:
+        self._ids.discard(number)
         self._changed.set()
 
-    async def _until(self, most: int) -> None:
-        while self._taken > most:
+    async def wait_few(self, most: int) -> None:
+        """Wait until there are no more than so many."""
+        while len(self._ids) > most:
             self._changed = trio.Event()
             await self._changed.wait()
 
+
+class _Taking(Passing):
+    """The client's messages, no more of them than are answered."""
+
+    def __init__(self, source: Messages, unanswered: _Unanswered) -> None:
+        super().__init__(source)
+        self._unanswered = unanswered
+
+    def took(self, message: SessionMessage | Exception) -> None:
+        """Count it."""
+        self._unanswered.took(message)
+
     async def before_next(self) -> None:
         """Wait until few enough are taken."""
-        await self._until(MOST_TAKEN - 1)
+        await self._unanswered.wait_few(MOST_TAKEN - 1)
 
     async def at_end(self) -> None:
         """Let those be answered that were taken."""
         with trio.move_on_after(LAST_ANSWERS):
-            await self._until(0)
+            await self._unanswered.wait_few(0)
 
 
 async def _ignore(context: object, method: str, params: Json | None) -> None:

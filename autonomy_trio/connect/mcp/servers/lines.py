@@ -122,9 +122,16 @@ class Lines:
         return [line.removesuffix(b"\r") for line in found]
 
 
+def _forget(message: SessionMessage) -> None:
+    """Take no note of what was written."""
+
+
 @asynccontextmanager
 async def over_lines(
-    source: trio.abc.ReceiveStream, sink: trio.abc.SendStream, strange: Callable[[bytes], None]
+    source: trio.abc.ReceiveStream,
+    sink: trio.abc.SendStream,
+    strange: Callable[[bytes], None],
+    written: Callable[[SessionMessage], None] = _forget,
 ) -> AsyncGenerator[tuple[Messages, Replies]]:
     """Carry JSON-RPC over two streams, which stay the caller's, for the length of a block.
 
@@ -134,6 +141,7 @@ async def over_lines(
         source: where lines come from.
         sink: where lines go to.
         strange: is told each line that is no JSON-RPC, which is left out.
+        written: is told each message that `sink` has taken, or never will.
 
     Raises:
         ProtocolError: a line is longer than any may be.
@@ -143,7 +151,7 @@ async def over_lines(
     with messages, replies, arrived, leaving:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_read, source, arrived, strange)
-            nursery.start_soon(_write, sink, leaving, arrived)
+            nursery.start_soon(_write, sink, leaving, arrived, written)
             yield messages, replies
             nursery.cancel_scope.cancel()
 
@@ -177,12 +185,16 @@ async def _write(
     sink: trio.abc.SendStream,
     leaving: MemoryObjectReceiveStream[SessionMessage],
     arrived: MemoryObjectSendStream[SessionMessage | Exception],
+    written: Callable[[SessionMessage], None],
 ) -> None:
     # A task of its own: whoever sends may be cancelled, and half a line would spoil all that follow.
+    is_broken = False
     async for each in leaving:
         line = each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n"
-        try:
-            await sink.send_all(line)
-        except (trio.BrokenResourceError, trio.ClosedResourceError):
-            arrived.close()  # so that nobody waits for answers to what could not be sent
-            return
+        if not is_broken:
+            try:
+                await sink.send_all(line)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                arrived.close()  # so that nobody waits for answers to what could not be sent
+                is_broken = True
+        written(each)

@@ -261,7 +261,12 @@ async def spoken(fabric: TestFabric, app: Entry, name: str) -> AsyncGenerator[tu
     near, far = trio.testing.memory_stream_pair()
     async with fabric.open_node([app]) as server, fabric.open_node() as node, trio.open_nursery() as nursery:
         bridge = Bridge(node.node, node.ref(server.address(name), McpServer))
-        nursery.start_soon(bridge.serve, near, near)
+
+        async def serve() -> None:
+            await bridge.serve(near, near)
+            await near.aclose()
+
+        nursery.start_soon(serve)
 
         async def say(**message: object) -> dict[str, Any]:
             await far.send_all(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
@@ -324,6 +329,24 @@ async def test_what_was_asked_before_the_end_is_answered_and_then_no_more(autoju
         start = trio.current_time()
         assert json.loads(await far.receive_some())["id"] == 1
         assert trio.current_time() - start < bridging.LAST_ANSWERS
+
+
+async def test_every_answer_is_written_before_the_end(autojump_clock: object) -> None:
+    async with open_test_fabric() as fabric, spoken(fabric, Lister, "lister") as (_, far):
+        assert isinstance(far, trio.StapledStream)
+        requests = [{"jsonrpc": "2.0", "id": number, "method": "tools/list"} for number in range(5)]
+        begins = {"jsonrpc": "2.0", "id": 5, "method": "tools/list", "params": {"cursor": "wait"}}
+        cancels = {"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 5}}
+        start = trio.current_time()
+        await far.send_all("".join(f"{json.dumps(each)}\n" for each in [*requests, begins, cancels]).encode())
+        await far.send_eof()
+        lines = bytearray()
+        while lines.count(b"\n") < len(requests):
+            more = await far.receive_some()
+            assert more, "it ended before all was answered"
+            lines += more
+        assert sorted(json.loads(line)["id"] for line in lines.splitlines()) == list(range(5))
+        assert trio.current_time() - start < bridging.LAST_ANSWERS, "it waited for an answer to what was cancelled"
 
 
 async def test_a_client_that_asks_without_end_is_read_no_further(
