@@ -214,9 +214,7 @@ class Redis:
 
         On cancellation its connection is closed; it may have been carried out.
         """
-        if _name(words) in _OF_A_CONNECTION:
-            msg = f"{_name(words)} would change a connection that others use too: there are transaction and subscribe"
-            raise UsageError(msg)
+        _check_shared(words)
         (answer,) = await self._ask(words)
         return _checked(self._name, answer)
 
@@ -231,6 +229,8 @@ class Redis:
                 which ends no transaction of Redis: the others were.
             DatastoreUnreachable, DatastoreLost, DatastoreTooSlow, UsageError: as `command`.
         """
+        for words in commands:
+            _check_shared(words)
         queued = await self._ask(("MULTI",), *commands, ("EXEC",))
         for answer in queued:
             if isinstance(answer, RedisRefused) and not str(answer).startswith("EXECABORT"):
@@ -282,9 +282,15 @@ class Redis:
 
 
 _OF_A_CONNECTION: Final = frozenset(
-    ("AUTH", "CLIENT", "DISCARD", "EXEC", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "QUIT", "RESET", "SELECT")
-) | {"SSUBSCRIBE", "SUBSCRIBE", "SYNC", "PSYNC", "UNWATCH", "WATCH"}
+    ("AUTH", "CLIENT", "DISCARD", "EXEC", "HELLO", "MONITOR", "MULTI", "PSUBSCRIBE", "PUNSUBSCRIBE", "QUIT", "RESET")
+) | {"SELECT", "SSUBSCRIBE", "SUBSCRIBE", "SUNSUBSCRIBE", "SYNC", "PSYNC", "UNSUBSCRIBE", "UNWATCH", "WATCH"}
 """Commands that change the connection they are said on, for whoever uses it next."""
+
+
+def _check_shared(words: Command) -> None:
+    if _name(words) in _OF_A_CONNECTION:
+        msg = f"{_name(words)} would change a connection that others use too: there are transaction and subscribe"
+        raise UsageError(msg)
 
 
 def _name(words: Command) -> str:

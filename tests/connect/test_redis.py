@@ -86,10 +86,18 @@ async def test_a_command_that_fails_in_a_transaction_ends_no_other_of_it(redis: 
     assert await redis.command("GET", "n") == b"1"
 
 
-@pytest.mark.parametrize("name", ["MULTI", b"subscribe", "select"])
+@pytest.mark.parametrize("name", ["MULTI", b"subscribe", "select", "UNSUBSCRIBE", "punsubscribe", b"SUNSUBSCRIBE"])
 async def test_a_command_that_would_change_a_shared_connection_is_refused(redis: Redis, name: str) -> None:
     with pytest.raises(UsageError, match="a connection that others use too"):
         await redis.command(name, "1")
+
+
+@pytest.mark.parametrize("command", [("SELECT", 3), ("subscribe", "news"), ("EXEC",), (b"DISCARD",), ("MULTI",)])
+async def test_a_transaction_leaves_its_connection_as_it_was(redis: Redis, command: tuple[str | int, ...]) -> None:
+    with pytest.raises(UsageError, match="a connection that others use too"):
+        await redis.transaction(("SET", "a", "1"), command)
+    assert await redis.command("GET", "a") is None
+    assert await redis.transaction(("SET", "a", "1"), ("GET", "a")) == [b"OK", b"1"]
 
 
 async def test_no_command_is_none(redis: Redis) -> None:
