@@ -34,5 +34,6 @@ for name in alice bob; do
   echo "$name asks the database:"
   PGHOST=$homes/$name-socket PGPORT=5432 psql -XAt -c "select 'you are in, ' || current_user" 2>/dev/null || echo "(exit code $?)"
 done
+started "$homes/inlet-bob.log" "denied"
 echo "what bob's inlet logged:"
 grep -o '/shop denied Connect: [^;]*' "$homes/inlet-bob.log"
