@@ -9,7 +9,7 @@ import trio
 from autonomy_trio.connect.models.vendor import RubbishError
 
 MOST_BODY: Final = 16 * 1024 * 1024
-"""Bytes of one answer, decompressed by the library after; a stream takes some 300 for a word."""
+"""Bytes of one answer; a stream takes some 300 for a word."""
 CONNECT_PATIENCE: Final = 10.0
 """Seconds to connect."""
 
@@ -45,6 +45,13 @@ class _Bounded(httpx2.AsyncByteStream):
 
 
 async def _bound(response: httpx2.Response) -> None:
+    """Bound what is read.
+
+    Raises:
+        RubbishError: it is compressed though nobody asked for that, so that few bytes could be any number.
+    """
+    if response.headers.get("content-encoding", "").lower() not in {"", "identity"}:
+        raise RubbishError("answered compressed bytes, which were not asked for")
     response.stream = _Bounded(cast("httpx2.AsyncByteStream", response.stream))
 
 

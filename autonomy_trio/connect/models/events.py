@@ -21,6 +21,9 @@ CLOSING: Final = 1.0
 DRAINING: Final = 0.1
 """Seconds that a stream has to end after it has said that it does."""
 
+MOST_COUNT: Final = 2**53 - 1
+"""The most tokens that are believed: the largest whole number that every reader of JSON has."""
+
 _MISFITS: Final = (AttributeError, IndexError, KeyError, TypeError)
 
 
@@ -38,25 +41,37 @@ def reading(what: str) -> Generator[None]:
 
 
 def text(value: object) -> str:
-    """Return a text, empty for None.
+    """Return a text, empty for None; half a surrogate pair in it, which no message can carry, is replaced.
 
     Raises:
         TypeError: it is none.
     """
     if value is not None and not isinstance(value, str):
         raise TypeError
-    return value or ""
+    return (value or "").encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def count(value: object) -> int:
-    """Return a number that is no less than 0.
+    """Return a number from 0 to `MOST_COUNT`.
 
     Raises:
         TypeError: it is none.
     """
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= MOST_COUNT:
         raise TypeError
     return value
+
+
+def read_json(written: str | bytes) -> Any:  # noqa: ANN401 - a vendor's answer
+    """Read JSON.
+
+    Raises:
+        ValueError: it is none, or deeper than can be read.
+    """
+    try:
+        return json.loads(written)
+    except RecursionError:
+        raise ValueError from None
 
 
 def check_error(event: Any) -> None:  # noqa: ANN401 - a vendor's
@@ -75,7 +90,7 @@ async def read_events(response: httpx2.Response) -> AsyncGenerator[Any]:
     Source: the HTML standard, "Server-sent events"; here an event is its data alone.
 
     Raises:
-        json.JSONDecodeError: some data is no JSON.
+        ValueError: some data is no JSON.
         httpx2.HTTPError: the connection broke.
     """
     response.encoding = "utf-8"
@@ -92,7 +107,7 @@ async def read_events(response: httpx2.Response) -> AsyncGenerator[Any]:
                         async for _ in lines:
                             pass
                     return
-                yield json.loads(whole)
+                yield read_json(whole)
     finally:
         await _leave(response, lines)  # noqa: ASYNC102 - shielded there
 

@@ -16,6 +16,7 @@ from autonomy_trio.actors.context import Context
 from autonomy_trio.actors.declare import agent, on
 from autonomy_trio.actors.spec import SPEC, spec_of
 from autonomy_trio.annotations import field_names
+from autonomy_trio.connect.models.conversations import size_of
 from autonomy_trio.connect.models.keys import NO_KEY, read_key
 from autonomy_trio.connect.models.libraries import check_extra, open_vendor
 from autonomy_trio.connect.models.messages import (
@@ -27,6 +28,7 @@ from autonomy_trio.connect.models.messages import (
     Part,
     Prompt,
     ReadStatistics,
+    Said,
     Usage,
 )
 from autonomy_trio.connect.models.remarking import reached_by
@@ -43,7 +45,7 @@ PATIENCE: Final = 60.0
 CLOSING: Final = 1.0
 """Seconds in which its connections have to close when it ends."""
 MOST_TEXT: Final = 96 * 1024
-"""Bytes of text and arguments that one answer may have: it has to fit a message."""
+"""Bytes of text and calls that one answer may have: it has to fit a message."""
 
 
 @final
@@ -233,7 +235,7 @@ class Model:
     def _checked(self, found: Completion) -> Completion:
         """Count what was answered, and refuse what fits no message."""
         assert self._desk is not None  # noqa: S101 - as in `_open`
-        size = sum(len(each.encode()) for each in (found.text, *(call.arguments for call in found.calls)))
+        size = size_of(Said("assistant", found.text, found.calls))
         self._desk.usage += found.usage
         if size > MOST_TEXT:
             why = f"{self.model} wrote {size:,} bytes; a message has room for {MOST_TEXT:,}: give it fewer most_tokens"

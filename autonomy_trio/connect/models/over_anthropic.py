@@ -9,7 +9,7 @@ import anthropic
 import attrs
 
 from autonomy_trio.connect.models.bodies import open_client
-from autonomy_trio.connect.models.events import check_error, count, read_events, reading, text
+from autonomy_trio.connect.models.events import check_error, count, read_events, read_json, reading, text
 from autonomy_trio.connect.models.failures import FOREIGN, Judge
 from autonomy_trio.connect.models.messages import Completion, Part, Prompt, Said, Stopped, Text, ToolCall, Usage
 from autonomy_trio.connect.models.narrowing import narrowed
@@ -56,7 +56,7 @@ class Anthropic(Vendor):
     async def complete(self, prompt: Prompt) -> Completion:
         """Send a prompt and wait for all that the model writes."""
         sent = await self.client.messages.with_raw_response.create(**self._request(prompt))
-        answer: Any = sent.http_response.json()
+        answer: Any = read_json(sent.http_response.content)
         with reading("a message of Anthropic's"):
             blocks = answer["content"]
             return Completion(
@@ -138,7 +138,7 @@ def _blocks(said: Said) -> list[dict[str, Any]]:
 def _input(call: ToolCall) -> object:
     """Return a call's arguments; what is no JSON object was refused as such, and the model told so."""
     try:
-        found: object = json.loads(call.arguments or "{}")
+        found: object = read_json(call.arguments or "{}")
     except ValueError:
         found = None
     return cast("object", found) if isinstance(found, dict) else {}

@@ -8,7 +8,7 @@ import attrs
 import openai
 
 from autonomy_trio.connect.models.bodies import open_client
-from autonomy_trio.connect.models.events import check_error, count, read_events, reading, text
+from autonomy_trio.connect.models.events import check_error, count, read_events, read_json, reading, text
 from autonomy_trio.connect.models.failures import FOREIGN, Judge
 from autonomy_trio.connect.models.messages import Completion, Part, Prompt, Said, Stopped, Text, ToolCall, Usage
 from autonomy_trio.connect.models.narrowing import narrowed
@@ -54,7 +54,7 @@ class OpenAI(Vendor):
     async def complete(self, prompt: Prompt) -> Completion:
         """Send a prompt and wait for all that the model writes."""
         sent = await self.client.chat.completions.with_raw_response.create(**self._request(prompt))
-        answer: Any = sent.http_response.json()
+        answer: Any = read_json(sent.http_response.content)
         with reading("a chat completion"):
             choice = answer["choices"][0]
             said, refusal = choice["message"], text(choice["message"].get("refusal"))

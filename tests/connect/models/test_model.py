@@ -374,6 +374,51 @@ async def test_an_answer_that_ends_in_the_middle_is_asked_for_again(mock_clock: 
         assert (await node.ref("gpt", Model).ask(Complete("Hi"))).text == "whole"
 
 
+DEEP = "[" * 100_000 + "]" * 100_000
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        answer(f'{{"choices": {DEEP}}}'),
+        answer({**whole("x"), "usage": {"prompt_tokens": 2**70, "completion_tokens": 1}}),
+        answer({**whole("x"), "usage": {"prompt_tokens": float("nan"), "completion_tokens": 1}}),
+        answer(whole("not compressed at all"), **{"content-encoding": "gzip"}),
+    ],
+)
+async def test_an_answer_that_would_overwhelm_its_reader_is_told_of_and_the_agent_lives_on(script: Script) -> None:
+    async with scripted(script, say("fine")) as server, open_node([model(server)]) as node:
+        gpt = node.ref("gpt", Model)
+        assert (await failure(gpt)).kind == "rubbish"
+        assert (await gpt.ask(Complete("Hi"))).text == "fine"
+        assert (await gpt.ask(ReadStatistics())).failed == 1, "it is the same agent as before"
+
+
+async def test_events_that_would_overwhelm_their_reader_are_told_of_and_the_agent_lives_on() -> None:
+    async with scripted(events(DEEP), say("fine")) as server, open_node([model(server)]) as node:
+        gpt = node.ref("gpt", Model)
+        with pytest.raises(ModelFailed) as caught:
+            await read(gpt)
+        assert caught.value.kind == "rubbish"
+        assert (await gpt.ask(Complete("Hi"))).text == "fine"
+        assert (await gpt.ask(ReadStatistics())).failed == 1, "it is the same agent as before"
+
+
+async def test_half_a_surrogate_pair_is_replaced() -> None:
+    call = ("c1", "look", '{"order": "\ud83d"}')
+    async with scripted(say("odd \ud83d", call)) as server, open_node([model(server)]) as node:
+        gpt = node.ref("gpt", Model)
+        found = await gpt.ask(Complete("Hi"))
+        assert (found.text, found.calls) == ("odd \ufffd", (ToolCall("c1", "look", '{"order": "\ufffd"}'),))
+        assert (await read(gpt))[-1] == found
+
+
+async def test_names_and_ids_of_calls_count_for_what_fits_a_message() -> None:
+    calls = [(f"c{index}" + "x" * 100, "look", "{}") for index in range(1000)]
+    found, _ = await failure_of(say("", *calls))
+    assert found.kind == "too long"
+
+
 async def test_an_answer_without_end_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(bodies_module, "MOST_BODY", 1000)
     found, _ = await failure_of(answer(whole("x" * 2000)))
