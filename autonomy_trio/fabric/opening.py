@@ -161,8 +161,8 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
         RelayUnreachable, RelayRefused: a relay is not there, is another than pinned, or refused.
 
     When the block ends, senders from outside are refused, agents finish what they have within `grace` seconds,
-    ``on_stop`` hooks run, and other nodes are told. An exception or cancellation ends everything at once. Nothing is
-    left running.
+    ``on_stop`` hooks run, what was sent on closed streams of portals arrives within as many, and other nodes are told.
+    An exception or cancellation ends everything at once. Nothing is left running.
     """
     home = None if home is None else Path(home)
     relays = [relay] if isinstance(relay, str) else list(relay)
@@ -197,6 +197,8 @@ async def open_node(  # noqa: PLR0913 - each has a default that is right for mos
                         yield parts.node
                     finally:
                         parts.enrolment.stop()
+                with trio.move_on_after(grace):
+                    await parts.sessions.lanes.wait_closed()
             await parts.durable.close()
             await parts.attachments.close()
             if own_relay is not None:

@@ -32,7 +32,7 @@ from autonomy_trio.fabric.portals.connecting import Full, Unreachable
 from autonomy_trio.fabric.portals.outlets import CONNECT_LIMIT
 from autonomy_trio.fabric.portals.places import Place
 from tests.support.net import Add, Counter, World, open_net
-from tests.support.portals import Target, echo_server, exchange, until
+from tests.support.portals import Target, echo_server, exchange, read_all, until
 
 PAYMENTS = 'principal.team == "payments"'
 
@@ -58,6 +58,21 @@ async def test_who_is_denied_opens_nothing_and_the_target_sees_no_connection(wor
             async with world.bob.connect(outlet.address):
                 pass  # pragma: no cover - it is not reached
     assert target.connections == 0
+
+
+async def test_what_was_sent_arrives_although_its_node_ends_then(target: Target) -> None:
+    data = bytes(range(256)) * 12_000
+    async with (
+        open_net() as net,
+        net.node() as server,
+        server.outlet("db", target.place, allow="true") as outlet,
+    ):
+        async with net.node() as client, client.connect(outlet.address) as stream, trio.open_nursery() as nursery:
+            nursery.start_soon(read_all, stream)
+            await stream.send_all(data)
+            nursery.cancel_scope.cancel()
+        await until(lambda: not outlet.streams)
+    assert bytes(target.received) == data
 
 
 async def test_no_relay_sees_a_byte_of_a_stream(world: World, target: Target) -> None:

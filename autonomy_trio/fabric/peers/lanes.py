@@ -21,6 +21,7 @@ class Lanes:
     """How often streams of lanes that have ended were gone back in."""
     _all: dict[Lane, None] = attrs.field(factory=dict[Lane, None])
     _stirred: trio.Event = attrs.field(factory=trio.Event)
+    _ticked: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
 
     def open(self, wake: Callable[[], None]) -> Lane:
         """Return a new lane.
@@ -55,6 +56,12 @@ class Lanes:
             await trio.sleep(TICK)
             for lane in list(self._all):
                 lane.tick(trio.current_time())
+            self._ticked.unpark_all()
+
+    async def wait_closed(self) -> None:
+        """Return when none is left of the ends that were closed here: all that was sent on them has been taken."""
+        while any(end.is_closed for lane in self._all for end in lane.ends()):
+            await self._ticked.park()
 
     def _stir(self) -> None:
         self._stirred.set()
