@@ -75,6 +75,8 @@ class Lane:
     _words: dict[Missing | Reset, None] = field(factory=dict[Missing | Reset, None])
     """What else is to be told."""
     _grown: int = 0
+    _kept: int = 0
+    """Bytes that all ends may keep past a first window of each: a node may name wide windows, and take nothing."""
     _unasked: int = 0
     """Bytes that have left since the other node was asked how far it is."""
     _paused_until: float | None = None
@@ -259,6 +261,13 @@ class Lane:
         self._grown += end.window
         return True
 
+    def let_keep(self, end: PortalEnd, wanted: int) -> int:
+        """Return how many bytes an end may keep of what it sends, and count those past a first window."""
+        others = self._kept - max(0, end.keeps - PORTAL_WINDOW)
+        keeps = min(wanted, PORTAL_WINDOW + MOST_GROWN - others)
+        self._kept = others + max(0, keeps - PORTAL_WINDOW)
+        return keeps
+
     def say(self, word: Missing | Reset) -> None:
         """Have something told that is no piece."""
         if len(self._words) < MOST_WORDS:
@@ -270,6 +279,7 @@ class Lane:
         (self.opened if end.is_opener else self.accepted).pop(end.number, None)
         self.in_flight -= end.counted
         self._grown -= end.window - PORTAL_WINDOW
+        self.let_keep(end, 0)
         end.counted = 0
         self._note_told(end)
         self._ready.pop(end, None)

@@ -80,8 +80,8 @@ class PortalEnd:
     _gone_on: int = 0
     """What the other end's reader has taken."""
     _allowed: int = PORTAL_WINDOW
-    _room: int = PORTAL_WINDOW
-    """Bytes that may be kept here: the other end's window."""
+    keeps: int = PORTAL_WINDOW
+    """Bytes that may be kept here: the other end's window, within what the lane allows."""
     _went_back_to: int = -1
     """What had arrived when the other end last missed something."""
     _is_finished: bool = False
@@ -125,7 +125,7 @@ class PortalEnd:
     @property
     def room(self) -> int:
         """How many bytes may be written before some have arrived; less than 1 for none."""
-        return self._room - self._written + min(self._arrived, self._written)
+        return self.keeps - self._written + min(self._arrived, self._written)
 
     def read(self) -> bytes:
         """Return all bytes that have come and were not read; none where there are none yet, or no more."""
@@ -249,7 +249,7 @@ class PortalEnd:
         if self._unsent and room < min(len(self._unsent[0]), LEAST_PIECE):
             return None
         payload = self._cut(min(room, self._allowed - self._sent)) if self._unsent else b""
-        is_last = self._is_finished and not self._unsent
+        is_last = self._is_finished and self._sent + len(payload) == self._written
         piece = self.word(payload, is_last=is_last)
         if payload:
             self._under_way.append(payload)
@@ -300,7 +300,8 @@ class PortalEnd:
                 self.linger_until = now + LINGER
             self.writable()
         if piece.taken + piece.window > self._allowed:
-            self._allowed, self._room = piece.taken + piece.window, min(piece.window, MOST_PORTAL_WINDOW)
+            self._allowed = piece.taken + piece.window
+            self.keeps = self._lane.let_keep(self, min(piece.window, MOST_PORTAL_WINDOW))
             self.moved, self.patience = now, RESEND_AFTER
             self._lane.make_ready(self)
         if piece.through > self._arrived:

@@ -538,6 +538,29 @@ def test_a_byte_a_piece_takes_no_more_room_than_bytes_together(way: Way) -> None
     assert far.read() == b"y" * 3 * LEAST_PART
 
 
+def test_an_end_that_has_arrived_while_it_waits_to_leave_again_does_not_leave_again(way: Way) -> None:
+    near, _ = way.open()
+    near.write(b"abc")
+    near.finish()
+    assert len(way.leave(way.near)) == 1
+    way.near.go_back()
+    way.near.receive(piece(opened=False, through=4), 0.0)
+    way.leave(way.near)
+    assert near.in_flight == way.near.in_flight == 0
+
+
+def test_who_names_wide_windows_on_all_its_streams_has_no_more_kept_than_grown_windows_may_take(way: Way) -> None:
+    ends = [way.open(number)[0] for number in range(100)]
+    for end in ends:
+        way.near.receive(piece(number=end.number, opened=False, window=LARGEST_NUMBER - 1), 0.0)
+    assert max(end.room for end in ends) == MOST_PORTAL_WINDOW
+    assert min(end.room for end in ends) == PORTAL_WINDOW
+    assert sum(end.room - PORTAL_WINDOW for end in ends) == MOST_GROWN
+    ends[0].reset()
+    way.near.receive(piece(number=99, opened=False, window=LARGEST_NUMBER), 0.0)
+    assert ends[99].room == MOST_PORTAL_WINDOW
+
+
 def test_an_end_that_is_lost_twice_was_lost_once(way: Way) -> None:
     near, _ = way.open(1)
     other, read = way.open(2)

@@ -16,7 +16,10 @@ from autonomy_trio.wire.lanes import ENVELOPE_ROOM, Lane
 from autonomy_trio.wire.portals import PortalEnd
 
 MOST_STREAMS: Final = 2048
-"""Ends of portals' streams at one node, opened by it and by others; each holds at most 512 KiB."""
+"""Ends of portals' streams at one node, opened by it and by others; each holds some 512 KiB at most.
+
+Windows that have grown add at most 16 MiB each way for all streams with one other node.
+"""
 
 MOST_WITH_ONE: Final = 1024
 """Of these, with one other node."""
