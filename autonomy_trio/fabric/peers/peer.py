@@ -32,6 +32,7 @@ from autonomy_trio.wire.entries import (
     Item,
     Message,
     Open,
+    Piece,
     Progress,
     Reply,
     Spoken,
@@ -147,6 +148,8 @@ class Peer:
     """What it sends to agents here."""
     lane: Lane | None = None
     """The streams of portals with it; None before the first."""
+    _passed_over: bool = False
+    """Whether messages left no room for bytes of portals, which then have an envelope of their own."""
     _sender: trio.lowlevel.ParkingLot = attrs.field(factory=trio.lowlevel.ParkingLot)
     _is_asleep: bool = False
     """Whether a task may wait for `wake`."""
@@ -300,11 +303,13 @@ class Peer:
                 return entry
 
     def take_batch(self, window: int) -> list[Entry]:
-        """Take what leaves in one envelope, words about credit first.
+        """Take what leaves in one envelope, words about credit first; nothing where it is the turn of portals.
 
         Args:
             window: what is granted to whom it is due.
         """
+        if self._passed_over and self.carries:
+            return []
         words: list[Entry] = [*self.inflows.words(window), *self.outflows.words()]
         for word in words:
             self.waiting.appendleft(word)
@@ -315,11 +320,15 @@ class Peer:
         return batch
 
     def take_pieces(self, batch: list[Entry], now: float) -> list[Entry]:
-        """Take what leaves of portals with a batch of messages, in the room that those leave."""
+        """Take what leaves of portals with a batch of messages, in the room that those leave, or next time alone."""
+        self._passed_over = False
         if self.lane is None or not self.lane.has_work:
             return []
         room = min(ENVELOPE_ROOM, MESSAGE_BYTES - sum(map(entry_size, batch)))
-        return [*self.lane.take(room, BATCH_ENTRIES - len(batch), now)]
+        pieces = self.lane.take(room, BATCH_ENTRIES - len(batch), now)
+        has_bytes = any(type(piece) is Piece and piece.payload for piece in pieces)
+        self._passed_over = bool(batch) and not has_bytes and self.carries
+        return [*pieces]
 
     def put_back(self, batch: list[Entry]) -> None:
         """Put what could not leave back in front."""
