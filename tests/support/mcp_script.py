@@ -5,6 +5,7 @@ beside requests, and that it began, goes to the file LOG, a line each.
 """
 
 import base64
+import gzip
 import json
 import os
 import signal
@@ -242,6 +243,10 @@ class Stdio:
         note("ended")
 
 
+ODD: Final = {"no_json": b"<html>", "compressed": gzip.compress(b"{}")}
+"""Bodies that are no answer."""
+
+
 class Web(BaseHTTPRequestHandler):
     """A session over HTTP; ``401`` and ``moody`` as MODE's second word make it refuse, and forget sessions."""
 
@@ -270,8 +275,10 @@ class Web(BaseHTTPRequestHandler):
             Web.session = "s2"
             self.reply(404, b"", "text/plain")
             return
-        if name == "no_json":
-            self.reply(200, b"<html>", "application/json")
+        if name in ODD:
+            self.reply(
+                200, ODD[name], "application/json", **{"Content-Encoding": "gzip"} if name == "compressed" else {}
+            )
             return
         events: list[Json] = []
         if name == "progress":
@@ -292,8 +299,10 @@ class Web(BaseHTTPRequestHandler):
         note("deleted")
         self.reply(200, b"", "text/plain")
 
-    def reply(self, status: int, body: bytes, kind: str) -> None:
+    def reply(self, status: int, body: bytes, kind: str, **headers: str) -> None:
         self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
         self.send_header("Content-Type", kind)
         self.send_header("Content-Length", str(len(body)))
         self.send_header("Mcp-Session-Id", Web.session)

@@ -33,7 +33,7 @@ async def ask_in_parts(
     data = await answer_in_parts(server, message, on_progress)
     try:
         return message.whole(data)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise MessageError(f"{server.name} answered with what is no such result: {error!r}") from None
 
 

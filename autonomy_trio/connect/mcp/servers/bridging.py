@@ -193,7 +193,7 @@ class Bridge:
         data = await answer_in_parts(self.server, message, progress)
         try:
             answer: dict[str, Any] = json.loads(data)
-        except ValueError:
+        except (ValueError, RecursionError):
             raise MCPError(INTERNAL_ERROR, f"{self.server.address} answered with what is no JSON") from None
         return answer
 

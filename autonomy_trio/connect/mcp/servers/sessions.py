@@ -15,10 +15,12 @@ from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.dispatcher import ProgressFnT
 from mcp.shared.exceptions import MCPError
 
-from autonomy_trio.connect.mcp.servers.lines import Passing, Source, over_lines
+from autonomy_trio.connect.mcp.servers.bodies import ASKED, bound
+from autonomy_trio.connect.mcp.servers.lines import over_lines
 from autonomy_trio.connect.mcp.servers.messages import INTERNAL_ERROR, LOST, METHOD_NOT_FOUND, McpError
 from autonomy_trio.connect.mcp.servers.places import Command, Place, Url
 from autonomy_trio.connect.mcp.servers.processes import Sayings, running
+from autonomy_trio.connect.mcp.servers.watching import Replying, Watched
 from autonomy_trio.errors import MessageError
 from autonomy_trio.groups import fence
 from autonomy_trio.messages import encode_payload
@@ -49,18 +51,6 @@ for _name in ("mcp", "client"):
     logging.getLogger(_name).addHandler(logging.NullHandler())
 
 ResultT = TypeVar("ResultT", bound=pydantic.BaseModel)
-
-
-class _Watched(Passing):
-    """Messages of a server; tells when there are no more."""
-
-    def __init__(self, source: Source, ended: trio.Event) -> None:
-        super().__init__(source)
-        self._ended = ended
-
-    async def at_end(self) -> None:
-        """Tell that the server has ended."""
-        self._ended.set()
 
 
 @final
@@ -196,7 +186,8 @@ async def _open_command(place: Command, log: Any, on_message: MessageHandlerFnT)
         assert out is not None  # noqa: S101 - it was started with pipes
         assert into is not None  # noqa: S101 - as above
         async with over_lines(out, into, noise.hear) as (messages, replies), trio.open_nursery() as nursery:
-            client = ClientSession(_Watched(messages, ended), replies, message_handler=on_message)
+            replying = Replying(replies)
+            client = ClientSession(Watched(messages, ended, replying), replying, message_handler=on_message)
             async with client:
                 session = Session(client, ended)
 
@@ -218,11 +209,13 @@ async def _open_url(place: Url, _: object, on_message: MessageHandlerFnT) -> Asy
     heard = _Heard()
     ended = trio.Event()
     timeout = httpx2.Timeout(HTTP_LIMIT, read=HTTP_SILENCE)
-    http = httpx2.AsyncClient(headers=dict(place.headers), timeout=timeout, event_hooks={"response": [heard.note]})
+    headers = {**ASKED, **place.headers}
+    http = httpx2.AsyncClient(headers=headers, timeout=timeout, event_hooks={"response": [heard.note, bound]})
     async with (
         http,
         streamable_http_client(place.url, http_client=http, terminate_on_close=False) as (messages, replies),
-        ClientSession(_Watched(messages, ended), replies, message_handler=on_message) as client,
+        Replying(replies) as replying,
+        ClientSession(Watched(messages, ended, replying), replying, message_handler=on_message) as client,
     ):
         session = Session(client, ended)
         try:

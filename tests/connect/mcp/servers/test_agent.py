@@ -2,7 +2,7 @@
 
 import functools
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +32,7 @@ from autonomy_trio.connect.mcp import (
     ListTools,
     McpError,
     McpServer,
+    Part,
     Ping,
     Progress,
     ReadResource,
@@ -157,6 +158,26 @@ async def test_bytes_of_parts_that_are_no_answer_are_said_to_be_none(script: Scr
     async with open_test_node() as node:
         with pytest.raises(MessageError, match="script answered with what is no such result"):
             await ask_in_parts(node.spawn(script.agent()), CallToolInParts("bad_image"))
+
+
+@agent
+class Liar:
+    """Answers in parts with what is no answer."""
+
+    data: bytes
+
+    @on(CallToolInParts)
+    async def call(self, _: CallToolInParts) -> AsyncGenerator[Progress | Part]:
+        yield Part(self.data)
+
+
+@pytest.mark.parametrize(
+    "data", [b"{}", b"[]", b'"x"', b'{"content": ["x"]}', b'{"content": 1}', b"\xff", b"[" * 100_000]
+)
+async def test_what_another_node_answers_in_parts_is_checked(data: bytes) -> None:
+    async with open_test_node() as node:
+        with pytest.raises(MessageError, match="answered with what is no such result"):
+            await ask_in_parts(node.spawn(lambda: Liar(data)), CallToolInParts("any"))
 
 
 async def test_an_answer_larger_than_a_message_says_what_to_ask_and_comes_in_parts(script: Script) -> None:

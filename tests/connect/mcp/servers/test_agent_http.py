@@ -10,6 +10,7 @@ import pytest
 import trio
 
 from autonomy_trio.connect.mcp import CallTool, CallToolInParts, Describe, McpError, McpServer, Ping, ask_in_parts
+from autonomy_trio.connect.mcp.servers import lines
 from autonomy_trio.connect.mcp.servers.places import Url
 from autonomy_trio.errors import NotDelivered, OutcomeUnknown
 from autonomy_trio.testing import open_test_node
@@ -81,6 +82,18 @@ async def test_an_answer_that_is_no_json_is_an_error(web: Web) -> None:
         with pytest.raises(McpError, match="Failed to parse JSON response"):
             await server.ask(CallTool("no_json"))
         await server.ask(Ping())
+
+
+# The rest of an answer that is too large is never read, and left to the collector by the HTTP library.
+@pytest.mark.filterwarnings("ignore:Async generator .* was garbage collected:ResourceWarning")
+async def test_an_answer_that_would_fill_the_memory_is_an_error(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MOST_LINE", 100_000)
+    async with open_test_node() as node:
+        server = node.spawn(web.agent())
+        for call in (CallTool("big", {"size": 200_000}), CallTool("compressed")):
+            with pytest.raises(McpError, match="it has more than"):
+                await server.ask(call)
+        assert (await server.ask(CallTool("big", {"size": 50_000}))).text == "x" * 50_000
 
 
 async def test_a_status_that_refuses_is_said_and_no_secret(web: Web, capsys: pytest.CaptureFixture[str]) -> None:
