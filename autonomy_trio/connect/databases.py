@@ -191,7 +191,8 @@ class SqliteSession:
         self._connection.interrupt()
 
     def sever(self) -> None:
-        """Leave it: there is no server that could hold a file's reader up."""
+        """Interrupt it again: no server holds it up, but SQLite forgets an interrupt before the statement begins."""
+        self._connection.interrupt()
 
     def close(self) -> None:
         """Close the file."""

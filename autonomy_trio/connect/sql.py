@@ -325,10 +325,11 @@ class Sql:
 
     async def _open_way(self, outlet: str) -> None:
         self._pool.check_alone()
-        self._way = AsyncExitStack()
-        folder = self._way.enter_context(TemporaryDirectory(prefix="autonomy-"))  # its user's alone
-        await self._way.enter_async_context(current_node().inlet(f"unix:{folder}/{SOCKET}", outlet))
-        self._database = database_at(self._address, outlet, folder)
+        async with AsyncExitStack() as way:
+            folder = way.enter_context(TemporaryDirectory(prefix="autonomy-"))  # its user's alone
+            await way.enter_async_context(current_node().inlet(f"unix:{folder}/{SOCKET}", outlet))
+            self._database = database_at(self._address, outlet, folder)
+            self._way = way.pop_all()
 
     async def _connect(self) -> _Connection:
         session = await self._threads.connect(self._database)

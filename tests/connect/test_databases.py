@@ -19,6 +19,7 @@ from autonomy_trio.errors import (
     DatastoreTooSlow,
     DatastoreUnreachable,
     HandlerFailed,
+    UsageError,
 )
 from tests.support.net import open_world
 from tests.support.scripted_postgres import HANG, LEAVE, Refusal, ScriptedPostgres, scripted_postgres
@@ -240,6 +241,20 @@ async def test_through_an_outlet_it_goes_as_its_agent_by_a_socket_that_nobody_el
             stranger.stop()
             await stranger.stopped()
             assert entries(tmp_path) == []
+
+
+async def test_where_no_inlet_can_be_opened_nothing_is_left_and_the_next_one_who_opens_it_may(
+    server: ScriptedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    server.answers = {"SELECT count": [("3",)]}
+    async with open_world() as world, world.server.outlet("db", f"127.0.0.1:{server.port}", allow="true") as outlet:
+        far = Sql(server.url, through=outlet.address)
+        with pytest.raises(UsageError, match="for code that runs in an agent"):
+            async with far:
+                pass
+        assert entries(tmp_path) == []
+        assert await world.alice.spawn(lambda: Accounts(far), "accounts").ask(Count()) == 3
 
 
 async def test_without_psycopg_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import threading
 from collections.abc import AsyncGenerator
 from functools import partial
 from pathlib import Path
+from typing import LiteralString
 
 import pytest
 import trio
@@ -277,6 +278,34 @@ async def test_what_heeds_no_interrupt_loses_its_connection(ledger: Sql, monkeyp
         await ledger.query("SELECT 1 AS one")
     assert scope.cancelled_caught
     assert severed.is_set()
+
+
+async def test_a_statement_that_begins_when_it_was_interrupted_already_ends_too(
+    ledger: Sql, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted, ended = threading.Event(), list[str]()
+    interrupt, query = databases.SqliteSession.interrupt, databases.SqliteSession.query
+
+    def early(self: databases.SqliteSession) -> None:
+        interrupt(self)
+        interrupted.set()
+
+    def late(self: databases.SqliteSession, statement: LiteralString, given: databases.Parameters) -> object:
+        assert interrupted.wait(60)
+        try:
+            return query(self, statement, given)
+        except sqlite3.OperationalError as error:
+            ended.append(str(error))
+            raise
+
+    monkeypatch.setattr(sql, "INTERRUPT_GRACE", 0.2)
+    monkeypatch.setattr(databases.SqliteSession, "interrupt", early)
+    monkeypatch.setattr(databases.SqliteSession, "query", late)
+    with trio.move_on_after(0.05):
+        await ledger.query(
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000000) SELECT max(i) FROM n"
+        )
+    assert ended == ["interrupted"]
 
 
 async def test_a_file_that_cannot_be_opened_says_so(tmp_path: Path) -> None:
