@@ -19,6 +19,7 @@ from hypercorn.typing import ConnectionState
 from mcp.server.lowlevel import Server
 from mcp.server.streamable_http import EventStore
 from mcp.server.streamable_http_manager import StreamableHTTPSessionManager
+from mcp_types.version import HANDSHAKE_PROTOCOL_VERSIONS
 
 from autonomy_trio.connect.mcp.channel import BEGUN
 from autonomy_trio.connect.mcp.events import Events
@@ -89,7 +90,7 @@ class Web:
     _requests: dict[str, int] = attrs.field(factory=dict[str, int])
     """Requests under way, by session."""
     _versions: OrderedDict[str, bytes] = attrs.field(factory=OrderedDict[str, bytes])
-    """What sessions have agreed on to speak; of too many, those that began first are forgotten."""
+    """What sessions have agreed on to speak; the one that was unused for longest comes first."""
 
     async def serve(
         self, listeners: list[trio.SocketListener], *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED
@@ -142,6 +143,16 @@ class Web:
 
         return write
 
+    async def _end_idle(self, sessions: StreamableHTTPSessionManager, scope: _Scope) -> None:
+        """End the session that was unused for longest and has no request under way, as if its client had done so.
+
+        Many clients leave without a word, and would shut all others out until `SESSION_IDLE` has passed.
+        """
+        idle = next((each for each in self._versions if each not in self._requests), None)
+        if idle is not None:
+            headers = [(b"accept", b"*/*"), (_SESSION, idle.encode()), (_VERSION, self._versions.pop(idle))]
+            await sessions.handle_request({**scope, "method": "DELETE", "headers": headers}, _nothing, _unsent)
+
     async def _hang_up_at_end(self) -> None:
         """Close all connections when cancelled, also those on which something is being sent."""
         try:
@@ -162,8 +173,11 @@ class Web:
         if refused is not None:
             await _refuse(refused, send)
             return
+        if not session and _begins(scope["headers"]) and len(self._versions) >= MOST_SESSIONS:
+            await self._end_idle(sessions, scope)
         version = self._versions.get(session)
         if version is not None:
+            self._versions.move_to_end(session)
             # What was agreed counts, also for a client that says another one: else it could not come back for answers.
             others = [(name, value) for name, value in scope["headers"] if name != _VERSION]
             scope["headers"] = [*others, (_VERSION, version)]
@@ -223,6 +237,21 @@ class _Patient:
 def _session_of(headers: Iterable[tuple[bytes, bytes]]) -> str:
     """Return the session that a request or an answer is of; empty for none."""
     return next((value.decode("latin-1") for name, value in headers if name == _SESSION), "")
+
+
+def _begins(headers: Iterable[tuple[bytes, bytes]]) -> bool:
+    """Tell whether a request without a session may be the first of one; in the newest protocol there is none."""
+    said = next((value.decode("latin-1") for name, value in headers if name == _VERSION), None)
+    return said is None or said in HANDSHAKE_PROTOCOL_VERSIONS
+
+
+async def _nothing() -> MutableMapping[str, Any]:
+    """Be a request without a body."""
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def _unsent(_: MutableMapping[str, Any]) -> None:
+    """Be an answer that nobody waits for."""
 
 
 def _config() -> Config:

@@ -235,9 +235,32 @@ async def test_so_many_connections_and_no_more(monkeypatch: pytest.MonkeyPatch) 
 
 async def test_so_many_sessions_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(web, "MOST_SESSIONS", 1)
-    async with serving() as url, httpx2.AsyncClient() as plain:
-        assert (await post(plain, url, HELLO)).status_code == 200
+    agent = Desk()
+    async with (
+        serving(agent) as url,
+        httpx2.AsyncClient() as plain,
+        Client(url, mode="legacy") as client,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(client.call_tool, "wait", {})
+        await until(lambda: agent.waiting == 1)
         assert (await post(plain, url, HELLO)).status_code == 503
+        nursery.cancel_scope.cancel()
+
+
+async def test_clients_that_leave_without_a_word_shut_nobody_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_SESSIONS", 2)
+    ping = {"jsonrpc": "2.0", "id": 2, "method": "ping"}
+    async with serving() as url, httpx2.AsyncClient() as plain:
+        sessions: list[str] = []
+        for _ in range(5):
+            found = await post(plain, url, HELLO)
+            assert found.status_code == 200
+            sessions.append(found.headers["mcp-session-id"])
+            if len(sessions) > 1:
+                assert (await post(plain, url, ping, mcp_session_id=sessions[0])).status_code == 200
+        statuses = [(await post(plain, url, ping, mcp_session_id=each)).status_code for each in sessions]
+        assert statuses == [200, 404, 404, 404, 200], "the one that is used is kept"
 
 
 async def test_a_session_without_requests_ends(monkeypatch: pytest.MonkeyPatch) -> None:
