@@ -10,9 +10,10 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 listen=${LISTEN:-127.0.0.1:4100} homes=$(mktemp -d)
+sockets=$(mktemp -d /tmp/shop.XXXXXX) # a Unix socket's path must be short
 autonomy() { "${PYTHON:-python}" -m autonomy_trio "$@"; }
 started() { until grep -q "$2" "$1" 2>/dev/null; do kill -0 $! || { cat "$1"; exit 1; }; sleep 0.1; done; }
-trap 'trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$homes"' EXIT
+trap 'trap - EXIT; kill $(jobs -p) 2>/dev/null || true; wait; rm -rf "$homes" "$sockets"' EXIT
 
 # The database's node trusts one authority, itself, and says that Alice is in the payments team.
 alice=$(autonomy identity show --home "$homes/alice")
@@ -27,12 +28,12 @@ started "$homes/relay.log" "^relay"
 started "$homes/outlet.log" "^outlet"
 
 for name in alice bob; do
-  mkdir -m 700 "$homes/$name-socket"
-  "${PYTHON:-python}" -m autonomy_trio inlet --to "$address" --listen "unix:$homes/$name-socket/.s.PGSQL.5432" \
+  mkdir "$sockets/$name"
+  "${PYTHON:-python}" -m autonomy_trio inlet --to "$address" --listen "unix:$sockets/$name/.s.PGSQL.5432" \
     --home "$homes/$name" >"$homes/inlet-$name.log" 2>&1 &
   started "$homes/inlet-$name.log" "^inlet"
   echo "$name asks the database:"
-  PGHOST=$homes/$name-socket PGPORT=5432 psql -XAt -c "select 'you are in, ' || current_user" 2>/dev/null || echo "(exit code $?)"
+  PGHOST=$sockets/$name PGPORT=5432 psql -XAt -c "select 'you are in, ' || current_user" 2>/dev/null || echo "(exit code $?)"
 done
 started "$homes/inlet-bob.log" "denied"
 echo "what bob's inlet logged:"

@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Generator
 from pathlib import Path
 
 import pytest
@@ -213,14 +213,21 @@ class Accounts:
         return int(row["a"])
 
 
+@pytest.fixture
+def short_path() -> Generator[Path]:
+    """A folder whose name leaves room in that of a Unix socket, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
 def entries(folder: Path) -> list[Path]:
     return list(folder.iterdir())
 
 
 async def test_through_an_outlet_it_goes_as_its_agent_by_a_socket_that_nobody_else_enters(
-    server: ScriptedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    server: ScriptedPostgres, short_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(tempfile, "tempdir", str(short_path))
     server.answers = {"SELECT count": [("3",)]}
     async with open_world() as world:
         who = world.alice.agent_identifier("accounts")
@@ -230,7 +237,7 @@ async def test_through_an_outlet_it_goes_as_its_agent_by_a_socket_that_nobody_el
             accounts = world.alice.spawn(lambda: Accounts(far), "accounts")
             assert await accounts.ask(Count()) == 3
             assert outlet.streams == 1
-            (folder,) = entries(tmp_path)
+            (folder,) = entries(short_path)
             assert folder.stat().st_mode & 0o777 == 0o700
             stranger = world.bob.spawn(lambda: Accounts(Sql(server.url, through=outlet.address)), "accounts")
             with pytest.raises(HandlerFailed):
@@ -240,7 +247,7 @@ async def test_through_an_outlet_it_goes_as_its_agent_by_a_socket_that_nobody_el
             await accounts.stopped()
             stranger.stop()
             await stranger.stopped()
-            assert entries(tmp_path) == []
+            assert entries(short_path) == []
 
 
 async def test_where_no_inlet_can_be_opened_nothing_is_left_and_the_next_one_who_opens_it_may(

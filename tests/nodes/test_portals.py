@@ -168,6 +168,13 @@ async def test_an_inlet_takes_no_socket_that_is_listened_on_and_no_other_file(wo
             pass  # pragma: no cover - it is not reached
 
 
+async def test_a_unix_socket_whose_path_is_too_long_is_refused_in_words(world: World, tmp_path: Path) -> None:
+    path = tmp_path / ("x" * 100)
+    with pytest.raises(ConfigurationError, match=r"its path has \d+ bytes, and a Unix socket's may have a hundred"):
+        async with world.alice.inlet(f"unix:{path}", world.server.address("db")):
+            pass  # pragma: no cover - it is not reached
+
+
 async def test_an_inlet_that_cannot_be_right_is_refused_at_once(world: World) -> None:
     with pytest.raises(AddressError, match="no place to connect"):
         async with world.alice.inlet("15432", world.address):

@@ -114,6 +114,8 @@ async def _listen_at(path: Path) -> trio.SocketListener:
     except OSError as error:
         sock.close()
         reason = "its folder is not there" if isinstance(error, FileNotFoundError) else system_reason(error)
+        if error.errno is None:  # Python's own: the system was not asked
+            reason = f"its path has {len(os.fsencode(path))} bytes, and a Unix socket's may have a hundred or so"
         raise ConfigurationError(
             f"cannot listen on {UNIX}{path} ({reason}): choose another path with --listen"
         ) from None
