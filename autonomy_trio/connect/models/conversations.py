@@ -2,11 +2,17 @@
 
 from collections import OrderedDict
 from collections.abc import Iterable
-from typing import final
+from typing import Final, final
 
 import attrs
 
 from autonomy_trio.connect.models.messages import ModelFailed, Said
+
+MOST_SHORT: Final = 1000
+"""Characters of a tool's answer that is kept where all together are too much."""
+
+LEFT_OUT: Final = "This call was answered, and the answer is too long to be kept here: ask for less at once."
+"""What is remembered in place of a longer one."""
 
 
 @final
@@ -34,8 +40,9 @@ class Conversation:
         return tuple(each for exchange in kept for each in exchange)
 
     def add(self, fresh: Iterable[Said]) -> None:
-        """Remember what was said; of what is too much, nothing."""
-        self.exchanges = self._trimmed(fresh)
+        """Remember what was said; of what is too much, the calls without their long answers, else nothing."""
+        said = list(fresh)
+        self.exchanges = self._trimmed(said) or self._trimmed(map(_shortened, said)) or self.exchanges
 
     def _trimmed(self, fresh: Iterable[Said]) -> list[list[Said]]:
         """Forget the oldest exchanges, whole, so that no tool's answer is left without its call."""
@@ -77,6 +84,11 @@ class Conversations:
             idle = (each for each, other in self._known.items() if other is not found and not other.is_taken)
             self._known.pop(next(idle, key), None)
         return found
+
+
+def _shortened(said: Said) -> Said:
+    """Leave a tool's long answer out."""
+    return attrs.evolve(said, text=LEFT_OUT) if said.role == "tool" and len(said.text) > MOST_SHORT else said
 
 
 def size_of(said: Said) -> int:

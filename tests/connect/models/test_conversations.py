@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from autonomy_trio.connect.models import ModelFailed, Said, ToolCall
-from autonomy_trio.connect.models.conversations import Conversation, Conversations, size_of
+from autonomy_trio.connect.models.conversations import LEFT_OUT, Conversation, Conversations, size_of
 
 EXCHANGES = st.lists(st.lists(st.integers(0, 3), max_size=3), min_size=1, max_size=8)
 
@@ -42,6 +42,24 @@ def test_more_than_is_remembered_at_once_is_refused_and_changes_nothing() -> Non
         conversation.said_with([Said("user", "x" * 101)])
     assert caught.value.kind == "too long"
     assert conversation.said_with([]) == before
+
+
+def test_answers_of_tools_that_are_too_much_are_left_out_and_nothing_else_is_forgotten() -> None:
+    conversation = Conversation(10, 3000)
+    conversation.add(exchange([]))
+    before = conversation.said_with([])
+    calls = ToolCall("1", "read", "{}"), ToolCall("2", "read", "{}")
+    asked = [Said("user", "read"), Said("assistant", "", calls)]
+    conversation.add([*asked, Said("tool", "x" * 3000, (), "1"), Said("tool", "no such file", (), "2")])
+    assert conversation.said_with([]) == (
+        *before,
+        *asked,
+        Said("tool", LEFT_OUT, (), "1"),
+        Said("tool", "no such file", (), "2"),
+    )
+    kept = conversation.said_with([])
+    conversation.add([Said("user", "x" * 3001)])
+    assert conversation.said_with([]) == kept
 
 
 def test_the_one_that_was_unused_for_longest_goes_first_and_none_that_is_being_answered() -> None:
