@@ -198,7 +198,8 @@ class Lane:
     def repeat(self) -> None:
         """Say how far each stream is, so that the other node tells which of them it does not know any more."""
         for end in self.ends():
-            self.owe(end)
+            if not end.is_opening:
+                self.owe(end)
 
     @property
     def is_waiting(self) -> bool:

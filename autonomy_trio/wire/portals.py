@@ -60,6 +60,7 @@ class PortalEnd:
         writable: called when there may be room to write, less may wait to be taken, or the stream has ended.
         lost: why it is over before its time, in words; None where it is not.
         is_closed: whether nobody here reads or writes it any more.
+        is_opening: whether the other node may not know of it yet.
     """
 
     number: int
@@ -69,6 +70,7 @@ class PortalEnd:
     writable: Callable[[], None] = _nothing
     lost: str | None = None
     is_closed: bool = False
+    is_opening: bool = False
     _unsent: deque[bytes] = field(factory=deque[bytes])
     _under_way: deque[bytes] = field(factory=deque[bytes])
     """What has left and not arrived, in its order."""

@@ -569,6 +569,30 @@ async def test_a_target_that_does_not_answer_is_given_up(
         assert outlet.streams == 0, "the other node was told"
 
 
+async def test_a_relay_that_comes_or_goes_while_a_stream_is_being_opened_does_not_end_it(
+    world: World, target: Target, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = Place.connect
+    arrived, going_on = trio.Event(), trio.Event()
+
+    async def slowly(place: Place) -> trio.SocketStream:
+        arrived.set()
+        await going_on.wait()
+        return await connect(place)
+
+    monkeypatch.setattr(Place, "connect", slowly)
+    async with world.server.outlet("db", target.place, allow=PAYMENTS) as outlet, trio.open_nursery() as nursery:
+
+        @nursery.start_soon
+        async def name_what_is_open() -> None:
+            await arrived.wait()
+            world.alice._peers.sessions.refresh()
+            await trio.testing.wait_all_tasks_blocked()
+            going_on.set()
+
+        assert await exchange(world.alice, outlet.address, b"hello") == b"hello"
+
+
 async def test_an_outlet_that_closes_and_an_opener_that_has_gone_leave_no_connection(
     world: World, target: Target, monkeypatch: pytest.MonkeyPatch
 ) -> None:

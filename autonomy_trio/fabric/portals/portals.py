@@ -86,16 +86,16 @@ class Portals:
         lane = self._lane_to(to)
         self._check_room(lane)
         end = lane.open(self._peers.new_request())
-        is_open = False
+        end.is_opening = True
         try:
             await ref.ask(Connect(end.number))
-            is_open = True
+            end.is_opening = False
         except Full as error:
             raise Overloaded(f"{to}: {error.why}") from None
         except Unreachable as error:
             raise TargetUnreachable(f"{to}: {error.why}") from None
         finally:
-            if not is_open:
+            if end.is_opening:
                 end.reset()
         if end.lost is not None:
             raise NotDelivered(f"{to}: {end.lost}")
