@@ -6,7 +6,7 @@ The SDK's own reads in threads that cannot be told to stop, so a signal would wa
 import os
 import stat
 from collections.abc import AsyncGenerator, Generator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Final
 
 import anyio
@@ -16,6 +16,7 @@ from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStre
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
 
+from autonomy_trio.connect.mcp.servers.watching import Replying, Watched
 from autonomy_trio.logs import get_log
 
 MOST_LINE: Final = 4 * 1024 * 1024
@@ -28,18 +29,15 @@ INPUT: Final = 0
 OUTPUT: Final = 1
 ERRORS: Final = 2
 
-Reading = MemoryObjectReceiveStream[SessionMessage | Exception]
-Writing = MemoryObjectSendStream[SessionMessage]
-
 _log = get_log()
 
 
 @asynccontextmanager
-async def stdio_messages(stdin: int = INPUT, stdout: int = OUTPUT) -> AsyncGenerator[tuple[Reading, Writing]]:
+async def stdio_messages(stdin: int = INPUT, stdout: int = OUTPUT) -> AsyncGenerator[tuple[Watched, Replying]]:
     """Carry messages over two descriptors for the length of a block.
 
     In the block the descriptors themselves lead elsewhere: what handlers print goes to standard error, and what they
-    read is empty. The input's end closes the stream of messages.
+    read is empty. The input's end closes the stream of messages. A client that does not read is read no further.
 
     Args:
         stdin: where the client's messages come from.
@@ -52,7 +50,8 @@ async def stdio_messages(stdin: int = INPUT, stdout: int = OUTPUT) -> AsyncGener
             nursery.start_soon(_receive, lines, received)
             nursery.start_soon(_send, sent, out)
             with received, reading, writing, sent:
-                yield reading, writing
+                replying = Replying(writing)
+                yield Watched(reading, trio.Event(), replying), replying
                 nursery.cancel_scope.cancel()
 
 
@@ -110,14 +109,15 @@ async def _receive(
 ) -> None:
     """Read messages until the client closes its end; what is no message is skipped, for it has no answer."""
     with received:
-        async for line in _lines(lines):
-            try:
-                message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-            except ValidationError as error:
-                _log.warning("an MCP client sent what is no message", bytes=len(line))
-                await received.send(error)
-                continue
-            await received.send(SessionMessage(message))
+        async with aclosing(_lines(lines)) as found:
+            async for line in found:
+                try:
+                    message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
+                except ValidationError as error:
+                    _log.warning("an MCP client sent what is no message", bytes=len(line))
+                    await received.send(error)
+                    continue
+                await received.send(SessionMessage(message))
 
 
 async def _lines(source: "trio.lowlevel.FdStream | _Threaded") -> AsyncGenerator[bytes]:

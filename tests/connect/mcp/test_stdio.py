@@ -68,6 +68,21 @@ async def test_what_is_no_message_is_told_and_those_after_it_come(pipes: tuple[P
     assert isinstance(third, SessionMessage)
 
 
+async def test_a_client_that_asks_and_does_not_read_is_read_no_further(pipes: tuple[Pipe, Pipe]) -> None:
+    source, target = pipes
+    asked, answer = 0, SessionMessage(types.JSONRPCResponse(jsonrpc="2.0", id=1, result={"text": "x" * 10_000}))
+    os.write(source[1], PING * 1000)
+    with trio.fail_after(30):
+        async with stdio_messages(source[0], target[1]) as (reading, writing), trio.open_nursery() as nursery:
+            with trio.move_on_after(1):
+                while asked < 1000:
+                    await reading.receive()
+                    asked += 1
+                    nursery.start_soon(writing.send, answer)
+            nursery.cancel_scope.cancel()
+    assert asked < 200
+
+
 async def test_a_line_that_is_too_long_is_skipped(pipes: tuple[Pipe, Pipe], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(stdio, "MOST_LINE", 100)
     monkeypatch.setattr(stdio, "CHUNK", 64)

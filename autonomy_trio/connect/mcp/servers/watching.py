@@ -1,4 +1,4 @@
-"""The messages of a server, and what is sent to it, so that neither fills the memory of this process."""
+"""The messages of a server, or of a client, and the answers to it, so that they do not fill this process's memory."""
 
 from types import TracebackType
 from typing import Final, Protocol, Self
@@ -10,7 +10,7 @@ from mcp_types import JSONRPCError, JSONRPCResponse
 from autonomy_trio.connect.mcp.servers.lines import Passing, Source
 
 MOST_UNREAD: Final = 64
-"""Answers to a server's own requests that it has not read; nothing more of it is read meanwhile."""
+"""Answers that the other side has not read; nothing more of it is read meanwhile."""
 
 
 class Sink(Protocol):
@@ -26,7 +26,7 @@ class Sink(Protocol):
 
 
 class Replying:
-    """The way to a server, which knows how many answers to its requests wait to be sent."""
+    """The way to the other side, which knows how many answers to its requests wait to be sent."""
 
     def __init__(self, sink: Sink) -> None:
         self._sink = sink
@@ -46,7 +46,7 @@ class Replying:
             self._changed.set()
 
     async def room(self) -> None:
-        """Return when the server has read enough to be heard again."""
+        """Return when the other side has read enough to be heard again."""
         while self._unread >= MOST_UNREAD:
             self._changed = trio.Event()
             await self._changed.wait()
@@ -65,7 +65,7 @@ class Replying:
 
 
 class Watched(Passing):
-    """Messages of a server; tells when there are no more."""
+    """Messages of the other side; tells when there are no more."""
 
     def __init__(self, source: Source, ended: trio.Event, replying: Replying) -> None:
         super().__init__(source)
@@ -73,9 +73,9 @@ class Watched(Passing):
         self._replying = replying
 
     async def before_next(self) -> None:
-        """Wait until the server has read the answers to what it has asked."""
+        """Wait until it has read the answers to what it has asked."""
         await self._replying.room()
 
     async def at_end(self) -> None:
-        """Tell that the server has ended."""
+        """Tell that it has ended."""
         self._ended.set()
