@@ -247,24 +247,28 @@ class Sql:
         self._pool = Pool(self._database.name, connections, limit, self._connect)
         self._threads = _Threads(trio.CapacityLimiter(connections), trio.CapacityLimiter(connections))
         self._way: AsyncExitStack | None = None
+        self._opening = trio.Lock()
 
     def __repr__(self) -> str:
         return f"<Sql {self._database.name}>"
 
     async def __aenter__(self) -> Self:
         self._database.check()
-        if self._through is not None:
+        if self._through is None:
+            self._pool.open()
+            return self
+        async with self._opening:
             await self._open_way(self._through)
-        self._pool.open()
+            self._pool.open()
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        way, self._way = self._way, None
         if await self._pool.aclose():
             with trio.CancelScope(shield=True):  # each call of a driver has its limit
                 await self._threads.wait_ended()
-        way, self._way = self._way, None
         if way is not None:
             with single_error():
                 await way.aclose()

@@ -264,6 +264,40 @@ async def test_where_no_inlet_can_be_opened_nothing_is_left_and_the_next_one_who
         assert await world.alice.spawn(lambda: Accounts(far), "accounts").ask(Count()) == 3
 
 
+async def test_of_two_who_open_it_through_an_outlet_at_once_one_is_refused(
+    server: ScriptedPostgres, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    server.answers = {"SELECT count": [("3",)]}
+    outcomes: list[str] = []
+
+    @agent
+    class Opener:
+        database: Sql
+
+        @on(Count)
+        async def count(self, message: Count) -> int:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.use)
+                nursery.start_soon(self.use)
+            return len(outcomes)
+
+        async def use(self) -> None:
+            try:
+                async with self.database:
+                    await self.database.query("SELECT count")
+                    outcomes.append("used")
+            except UsageError as error:
+                outcomes.append(str(error))
+
+    async with open_world() as world, world.server.outlet("db", f"127.0.0.1:{server.port}", allow="true") as outlet:
+        far = Sql(server.url, through=outlet.address)
+        assert await world.alice.spawn(lambda: Opener(far)).ask(Count()) == 2
+        assert sorted(outcomes)[1] == "used"
+        assert "needs one of its own" in min(outcomes)
+        assert entries(tmp_path) == []
+
+
 async def test_without_psycopg_one_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "psycopg", None)
     with pytest.raises(ConfigurationError, match=r'pip install "autonomy-trio\[sql\]"'):
