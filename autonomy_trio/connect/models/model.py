@@ -29,6 +29,8 @@ from autonomy_trio.connect.models.messages import (
     Prompt,
     ReadStatistics,
     Said,
+    Text,
+    ToolCall,
     Usage,
 )
 from autonomy_trio.connect.models.remarking import reached_by
@@ -184,10 +186,14 @@ class Model:
                 tries += 1
                 begun = False
                 failure = None
+                room = MOST_TEXT
                 async with aclosing(vendor.stream(prompt)) as parts:
                     try:
                         async for part in parts:
                             begun = True
+                            room -= _size(part)
+                            if room < 0:
+                                raise self._too_long(MOST_TEXT - room)
                             yield self._checked(part) if isinstance(part, Completion) else part  # noqa: ASYNC119 - who reads it closes it
                     except vendor.foreign as error:
                         failure = vendor.judge(error, time.time())
@@ -238,10 +244,14 @@ class Model:
         size = size_of(Said("assistant", found.text, found.calls))
         self._desk.usage += found.usage
         if size > MOST_TEXT:
-            why = f"{self.model} wrote {size:,} bytes; a message has room for {MOST_TEXT:,}: give it fewer most_tokens"
-            raise ModelFailed("too long", why)
+            raise self._too_long(size)
         self._desk.answered += 1
         return found
+
+    def _too_long(self, size: int) -> ModelFailed:
+        self._open()[1].failed += 1
+        why = f"{self.model} wrote {size:,} bytes; a message has room for {MOST_TEXT:,}: give it fewer most_tokens"
+        return ModelFailed("too long", why)
 
     async def _recover(self, failure: Failure, tries: int, context: Context) -> None:
         """Wait until a request is to be tried again.
@@ -259,6 +269,17 @@ class Model:
         desk.retries += 1
         context.log.info("the model is asked again", kind=failure.error.kind, tries=tries, pause=round(seconds, 1))
         await trio.sleep(seconds)
+
+
+def _size(part: Part) -> int:
+    """Return about how many bytes a part brings that are new."""
+    match part:
+        case Text(text):
+            return len(text.encode())
+        case ToolCall():
+            return size_of(Said("assistant", "", (part,)))
+        case Completion():
+            return 0
 
 
 @contextmanager

@@ -6,7 +6,7 @@ import trio
 from autonomy_trio.connect.models import Complete, CompleteInParts, Model, ModelFailed, ReadStatistics, Text
 from autonomy_trio.errors import Denied, ReplyError
 from autonomy_trio.testing import open_test_fabric
-from tests.support.models import Scripted, hang, refuse, say, scripted, then_hang
+from tests.support.models import Script, Scripted, hang, refuse, say, scripted, then_hang
 
 ALLOW = 'principal.team == "support" && context.message has most_tokens && context.message.most_tokens <= 100'
 
@@ -73,6 +73,36 @@ async def test_a_stream_and_its_failures_cross_nodes() -> None:
         assert caught.value.kind == "key"
         with pytest.raises(ReplyError, match="ModelFailed"):
             await alice.ref(office.address("m")).ask(Complete("Hi"))
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        say("x" * 200_000),
+        say("", ("c1", "look", {"text": "\x01" * 40_000})),
+        say("", *[(f"c{number}", "look", "{}") for number in range(10_000)]),
+        say("y" * 200_000, ("c1", "look", {"text": "x" * 200_000})),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_what_fits_no_message_is_told_of_and_the_agent_lives_on(script: Script, streamed: bool) -> None:
+    async with (
+        scripted(script, say("fine")) as server,
+        open_test_fabric() as fabric,
+        fabric.open_node([Model("openai:m", base_url=server.url, allow="true")]) as office,
+        fabric.open_node() as alice,
+    ):
+        gpt = alice.ref(office.address("m"), Model)
+
+        async def read_all() -> None:
+            async with gpt.stream(CompleteInParts("Hi")) as parts:
+                async for _ in parts:
+                    pass
+
+        with pytest.raises(ModelFailed, match="a message has room for"):
+            await (read_all() if streamed else gpt.ask(Complete("Hi")))
+        assert (await gpt.ask(Complete("Hi"))).text == "fine"
+        assert (await office.ref("m").ask(ReadStatistics())).answered == 1, "it is the same agent as before"
 
 
 @pytest.mark.parametrize("streamed", [False, True])
