@@ -31,6 +31,9 @@ from autonomy_trio.logs import get_log
 MOST_CONNECTIONS: Final = 512
 """Connections at once; one more is closed."""
 
+MOST_OPENING: Final = 256
+"""Requests without a session that are under way at once: those that begin one, and all of the newest protocol."""
+
 MOST_BODY: Final = 1024 * 1024
 """Bytes of one request's body."""
 
@@ -168,8 +171,8 @@ class Web:
             return
         refused = self._gate.judge(scope)
         session = _session_of(scope["headers"])
-        if refused is None and session and self._requests.get(session, 0) >= MOST_REQUESTS:
-            refused = Refused(429, "too many requests of this session are under way")
+        if refused is None and self._requests.get(session, 0) >= (MOST_REQUESTS if session else MOST_OPENING):
+            refused = Refused(429, f"too many requests {'of this' if session else 'without a'} session are under way")
         if refused is not None:
             await _refuse(refused, send)
             return

@@ -273,6 +273,19 @@ async def test_a_session_without_requests_ends(monkeypatch: pytest.MonkeyPatch) 
                 await trio.sleep(0.05)
 
 
+async def test_so_many_requests_without_a_session_and_no_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(web, "MOST_OPENING", 1)
+    async with serving() as url, httpx2.AsyncClient() as plain:
+        assert (await post(plain, url, HELLO)).status_code == 200
+        slow = await raw(url)
+        host = url.removeprefix("http://").removesuffix("/mcp")
+        await slow.send_all(f"POST /mcp HTTP/1.1\r\nHost: {host}\r\nContent-Length: 100\r\n\r\n{{".encode())
+        with trio.fail_after(30):
+            while (await post(plain, url, HELLO)).status_code != 429:
+                pass
+        await slow.aclose()
+
+
 async def test_so_many_requests_of_a_session_and_no_more() -> None:
     agent = Desk()
     async with serving(agent) as url, httpx2.AsyncClient(timeout=60) as plain, trio.open_nursery() as nursery:
