@@ -7,11 +7,16 @@ from urllib.parse import urlsplit
 from attrs import field, frozen
 
 
+def _program(command: tuple[str, ...]) -> str:
+    """Show a command without its arguments, since a database's password is often among them."""
+    return f"({command[0]!r}, …)"
+
+
 @frozen
 class Command:
     """A server to start as a process that speaks over its standard input and output."""
 
-    command: tuple[str, ...]
+    command: tuple[str, ...] = field(repr=_program)
     env: Mapping[str, str] = field(repr=False)
     cwd: str | Path | None
 

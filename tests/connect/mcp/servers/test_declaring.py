@@ -98,7 +98,7 @@ def test_a_condition_that_cannot_hold_names_the_server_and_the_option(options: d
 
 
 def test_no_secret_is_in_what_a_class_shows() -> None:
-    server = mcp_server(name="files", command=["x"], env={"TOKEN": "secret"})
+    server = mcp_server(name="files", command=["x", "postgres://u:secret@db/d"], env={"TOKEN": "secret"})
     assert "secret" not in f"{server!r} {server.place!r} {server()!r}"
     web = mcp_server(name="web", url="https://u:secret@x/secret?secret", headers={"Authorization": "secret"})
     assert "secret" not in f"{web!r} {web.place!r} {web()!r}"
