@@ -28,9 +28,10 @@ from autonomy_trio.errors import (
     UsageError,
 )
 from autonomy_trio.fabric.portals import portals as portals_module
-from autonomy_trio.fabric.portals.connecting import Full, Unreachable
+from autonomy_trio.fabric.portals.connecting import Connect, Full, Outlet, Unreachable
 from autonomy_trio.fabric.portals.outlets import CONNECT_LIMIT
 from autonomy_trio.fabric.portals.places import Place
+from autonomy_trio.wire.constants import LARGEST_NUMBER
 from tests.support.net import Add, Counter, World, open_net
 from tests.support.portals import Target, echo_server, exchange, read_all, until
 
@@ -567,6 +568,20 @@ async def test_a_target_that_does_not_answer_is_given_up(
         assert world.alice.statistics().portals == 0
         await trio.testing.wait_all_tasks_blocked()
         assert outlet.streams == 0, "the other node was told"
+
+
+@pytest.mark.parametrize("number", [-1, LARGEST_NUMBER + 1])
+async def test_a_number_that_no_stream_can_have_opens_none_and_ends_no_session(
+    world: World, target: Target, number: int
+) -> None:
+    async with (
+        world.server.outlet("db", target.place, allow=PAYMENTS) as outlet,
+        world.alice.connect(outlet.address) as stream,
+    ):
+        with pytest.raises(Full, match="no number of a stream"):
+            await world.alice.ref(outlet.address, Outlet).ask(Connect(number))
+        await stream.send_all(b"hello")
+        assert await stream.receive_some() == b"hello"
 
 
 async def test_a_relay_that_comes_or_goes_while_a_stream_is_being_opened_does_not_end_it(

@@ -12,6 +12,7 @@ from autonomy_trio.fabric.links.addresses import Address, is_address
 from autonomy_trio.fabric.peers.peers import Peers
 from autonomy_trio.fabric.portals.connecting import Connect, Full, Outlet, Unreachable
 from autonomy_trio.trust.records import parse_identifier
+from autonomy_trio.wire.constants import LARGEST_NUMBER
 from autonomy_trio.wire.lanes import ENVELOPE_ROOM, Lane
 from autonomy_trio.wire.portals import PortalEnd
 
@@ -105,8 +106,10 @@ class Portals:
         """Return this end of a stream that was opened elsewhere, or here; None where its opener has gone.
 
         Raises:
-            Full: there are too many.
+            Full: there are too many, or it can have no such number.
         """
+        if not 0 <= number <= LARGEST_NUMBER:
+            raise Full("that is no number of a stream")
         if sender.is_local:
             lane = self._own_loop().far
         else:
