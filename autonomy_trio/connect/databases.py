@@ -48,8 +48,12 @@ BUSY_EVERY: Final = 0.01
 SOCKET: Final = ".s.PGSQL.5432"
 """What libpq calls the Unix socket of port 5432."""
 
-_WHERE: Final = re.compile(r"postgres(?:ql)?://(?:[^@/]*@)?([^@?]*)(?:\?.*)?", re.DOTALL)
-"""Of an address what is no secret: as libpq, all up to an @ before the first / is user and password."""
+_PLACE: Final = r"(?:\[[^\]@/?]*\]|[^\[\]@/?:,]*)(?::[0-9]*)?"
+_WHERE: Final = re.compile(rf"postgres(?:ql)?://(?:[^@/]*@)?({_PLACE}(?:,{_PLACE})*(?:/[^@?]*)?)(?:\?.*)?", re.DOTALL)
+"""Of an address what is no secret: as libpq, all up to an @ before the first / is user and password.
+
+A port that is no number is taken for the password of an address without an @.
+"""
 
 Row = dict[str, Any]
 Parameters = Sequence[object] | Mapping[str, object]
@@ -259,8 +263,9 @@ class PostgresDatabase:
         try:
             given = conninfo_to_dict(self.url)
         except ProgrammingError:  # its text has the password in it
-            msg = "this is no PostgreSQL server's address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
-            raise ConfigurationError(msg) from None
+            raise _no_address() from None
+        if not str(given.get("port") or 0).replace(",", "0").isdecimal():
+            raise _no_address()
         given.setdefault("connect_timeout", CONNECT_LIMIT)
         if self.outlet:
             self._check_plain(str(given.get("sslmode", "")))
@@ -365,6 +370,11 @@ class PostgresSession:
     def close(self) -> None:
         """End the connection."""
         self._connection.close()
+
+
+def _no_address() -> ConfigurationError:
+    msg = "this is no PostgreSQL server's address: write postgresql://USER:PASSWORD@HOST:PORT/DATABASE"
+    return ConfigurationError(msg)
 
 
 def database_at(address: str, outlet: str = "", folder: str = "") -> Database:

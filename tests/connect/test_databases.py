@@ -161,6 +161,15 @@ async def test_nobody_there_is_one_sentence_that_names_an_outlet_where_there_is_
     assert "hunter2" not in str(caught.value)
 
 
+def test_a_password_that_stands_where_a_port_should_is_not_shown() -> None:
+    database = Sql("postgresql://bob:hunter2/shop")
+    assert repr(database) == "<Sql postgresql>"
+    with pytest.raises(ConfigurationError, match="no PostgreSQL server's address") as caught:
+        databases.database_at("postgresql://bob:hunter2/shop").check()
+    assert "hunter2" not in str(caught.value)
+    assert repr(Sql("postgresql://me:pw@h1:5,[::1]:6,%2Frun/shop?a=b")) == "<Sql postgresql://h1:5,[::1]:6,%2Frun/shop>"
+
+
 def test_tls_that_would_not_hold_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="sslmode=verify-full would not hold"):
         databases.database_at("postgresql://h/d?sslmode=verify-full", "I…/db", "/nowhere").check()
