@@ -54,8 +54,10 @@ def compile_grants(
     Raises:
         PolicyError: one cannot be right; names handler or line, text and mend.
     """
+    every = tuple(dict.fromkeys(grants))
     # A handler that nobody else can speak of need not be one that Cedar can.
-    known = tuple(grant for grant in dict.fromkeys(grants) if whole or grant.allow is not None)
+    known = tuple(grant for grant in every if whole or grant.allow is not None)
+    _check_taken_once(every, known)
     records = _records(known)
     receivers = _receivers(known)
     if whole and SEND in records:
@@ -107,6 +109,22 @@ def _check_ids(rules: Iterable[Rule]) -> None:
             raise PolicyError(f"{rule.place}: {known} is called {rule.id!r} too: give the policy another @id")
 
 
+def _check_taken_once(grants: Iterable[Grant], known: Iterable[Grant]) -> None:
+    """Refuse two classes of one name where one is opened to a message that the other takes too: policies know names."""
+    opened: dict[tuple[str, str], Grant] = {}
+    for grant in known:
+        for action in grant.actions:
+            opened.setdefault((grant.agent, action), grant)
+    for grant in grants:
+        for action in grant.actions:
+            other = opened.get((grant.agent, action), grant)
+            if other is not grant:
+                raise PolicyError(
+                    f"{grant.agent}.{grant.handler} and {other.agent}.{other.handler} both take {action!r}: of two"
+                    " agent classes with one name, give one another"
+                )
+
+
 def _records(grants: Iterable[Grant]) -> dict[str, Record]:
     """Return the type of each action's message."""
     classes: dict[str, type] = {}
@@ -124,7 +142,6 @@ def _records(grants: Iterable[Grant]) -> dict[str, Record]:
 
 def _receivers(grants: Iterable[Grant]) -> dict[str, set[str]]:
     """Return the agent classes that take each action."""
-    taken: dict[tuple[str, str], Grant] = {}
     receivers: dict[str, set[str]] = {}
     for grant in grants:
         if not is_attribute_name(grant.agent) or grant.agent in {PRINCIPAL, "Action"}:
@@ -133,12 +150,6 @@ def _receivers(grants: Iterable[Grant]) -> dict[str, set[str]]:
                 " letters from A to Z, digits and _, that is no word of Cedar's own"
             )
         for action in grant.actions:
-            other = taken.setdefault((grant.agent, action), grant)
-            if other is not grant:
-                raise PolicyError(
-                    f"{grant.agent}.{grant.handler} and {other.agent}.{other.handler} both take {action!r}: of two"
-                    " agent classes with one name, give one another"
-                )
             receivers.setdefault(action, set()).add(grant.agent)
     return receivers
 

@@ -106,6 +106,13 @@ def test_two_agent_classes_with_one_name_are_refused() -> None:
     )
 
 
+def test_a_class_that_opens_nothing_is_not_opened_by_another_one_of_its_name() -> None:
+    closed = Grant("Counter", "add_more", ("Add",), (Add,), None)
+    for grants in ((add("true"), closed), (closed, add("true"))):
+        assert "both take 'Add': of two agent classes with one name" in refusal(*grants)
+    assert compile_grants([closed, add("true", "Store")], None)[0].keys() == {("Store", "Add")}
+
+
 @pytest.mark.parametrize("name", ["Zähler", "like", "Principal", "Action", "__cedar"])
 def test_an_agent_class_that_cedar_cannot_name_is_refused(name: str) -> None:
     assert f"{name}.add: a policy cannot speak of a class with this name" in refusal(add("true", name))
