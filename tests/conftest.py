@@ -1,6 +1,7 @@
 """What every test shares: Hypothesis's profile, and that nothing is skipped in CI."""
 
 import os
+import signal
 from collections.abc import Generator
 from typing import Final
 
@@ -9,6 +10,10 @@ import structlog
 from hypothesis import settings
 
 IN_CI: Final = bool(os.environ.get("CI"))
+
+# A shell that starts something in the background has it ignore Ctrl-C, and so would all that tests start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # No deadline: a shared machine's pauses are no failure of the code. In CI the same commit draws the same examples.
 settings.register_profile("autonomy", deadline=None, print_blob=True, derandomize=IN_CI)
