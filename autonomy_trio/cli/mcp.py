@@ -154,14 +154,18 @@ def bridge(address: str, relays: tuple[str, ...], home: Path, credentials: tuple
     """
     with extra("mcp", "mcp bridge"):
         from autonomy_trio.connect.mcp.servers.bridging import Bridge  # noqa: PLC0415 - it needs the extra
+        from autonomy_trio.connect.mcp.stdio import standard_streams  # noqa: PLC0415 - as well
     where, relays = reachable(address, relays)
     passphrase = passphrase_for(home)
 
     async def main() -> None:
         opened = open_node(relay=relays, home=home, passphrase=passphrase, credentials=credentials)
-        # Duplicates, so that closing them leaves the interpreter its own.
-        source, sink = trio.lowlevel.FdStream(os.dup(0)), trio.lowlevel.FdStream(os.dup(1))
-        async with source, sink, stoppable() as stop, opened as node, trio.open_nursery() as nursery:
+        async with (
+            standard_streams() as (source, sink),
+            stoppable() as stop,
+            opened as node,
+            trio.open_nursery() as nursery,
+        ):
             stop.drains = True
             refuse_itself(node, where, home)
 

@@ -1,4 +1,4 @@
-"""MCP over a process's standard input and output: a line of JSON a message, and nothing else on them.
+"""A process's standard input and output as MCP wants them: nobody else reads or writes there.
 
 The SDK's own reads in threads that cannot be told to stop, so a signal would wait for the client's next line.
 """
@@ -6,24 +6,17 @@ The SDK's own reads in threads that cannot be told to stop, so a signal would wa
 import os
 import stat
 from collections.abc import AsyncGenerator, Generator
-from contextlib import aclosing, asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Final
 
-import anyio
-import mcp_types as types
 import trio
-from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
-from mcp.shared.message import SessionMessage
-from pydantic import ValidationError
 
+from autonomy_trio.connect.mcp.servers.lines import over_lines
 from autonomy_trio.connect.mcp.servers.watching import Replying, Watched
 from autonomy_trio.logs import get_log
 
-MOST_LINE: Final = 4 * 1024 * 1024
-"""Bytes of one message; a longer one is skipped."""
-
 CHUNK: Final = 64 * 1024
-"""Bytes that are read at once."""
+"""Bytes that are read of a file at once, unless less is asked for."""
 
 INPUT: Final = 0
 OUTPUT: Final = 1
@@ -33,48 +26,75 @@ _log = get_log()
 
 
 @asynccontextmanager
-async def stdio_messages(stdin: int = INPUT, stdout: int = OUTPUT) -> AsyncGenerator[tuple[Watched, Replying]]:
-    """Carry messages over two descriptors for the length of a block.
+async def standard_streams(
+    stdin: int = INPUT, stdout: int = OUTPUT
+) -> AsyncGenerator[tuple[trio.abc.Stream, trio.abc.Stream]]:
+    """Take two descriptors for the length of a block, and give them back.
 
     In the block the descriptors themselves lead elsewhere: what handlers print goes to standard error, and what they
-    read is empty. The input's end closes the stream of messages. A client that does not read is read no further.
+    read is empty.
+
+    Args:
+        stdin: what the first stream reads.
+        stdout: what the second stream writes.
+    """
+    with _private(stdin, os.O_RDONLY) as source, _private(stdout, os.O_WRONLY) as target:
+        async with _opened(source) as reading, _opened(target) as writing:
+            yield reading, writing
+
+
+@asynccontextmanager
+async def stdio_messages(stdin: int = INPUT, stdout: int = OUTPUT) -> AsyncGenerator[tuple[Watched, Replying]]:
+    """Carry messages over `standard_streams` for the length of a block.
+
+    The input's end closes the stream of messages. A client that does not read is read no further.
 
     Args:
         stdin: where the client's messages come from.
         stdout: where ours go to.
+
+    Raises:
+        ProtocolError: a line is longer than any may be.
     """
-    with _private(stdin, os.O_RDONLY) as source, _private(stdout, os.O_WRONLY) as target:
-        received, reading = anyio.create_memory_object_stream[SessionMessage | Exception](0)
-        writing, sent = anyio.create_memory_object_stream[SessionMessage](0)
-        async with _opened(source) as lines, _opened(target) as out, trio.open_nursery() as nursery:
-            nursery.start_soon(_receive, lines, received)
-            nursery.start_soon(_send, sent, out)
-            with received, reading, writing, sent:
-                replying = Replying(writing)
-                yield Watched(reading, trio.Event(), replying), replying
-                nursery.cancel_scope.cancel()
+    async with (
+        standard_streams(stdin, stdout) as (source, sink),
+        over_lines(source, sink, _strange) as (reading, writing),
+    ):
+        replying = Replying(writing)
+        yield Watched(reading, trio.Event(), replying), replying
 
 
-class _Threaded:
+def _strange(line: bytes) -> None:
+    if line.strip():
+        _log.warning("an MCP client sent what is no message", bytes=len(line))
+
+
+class _File(trio.abc.Stream):
     """A file on a disk, which never makes a thread wait for long; it cannot be waited for as pipes can."""
 
     def __init__(self, descriptor: int) -> None:
         self._descriptor = descriptor
 
-    async def receive_some(self, most: int) -> bytes:
-        return await trio.to_thread.run_sync(os.read, self._descriptor, most)
+    async def receive_some(self, max_bytes: int | None = None) -> bytes:
+        return await trio.to_thread.run_sync(os.read, self._descriptor, max_bytes or CHUNK)
 
-    async def send_all(self, data: bytes) -> None:
-        while data:
-            written = await trio.to_thread.run_sync(os.write, self._descriptor, data)
-            data = data[written:]
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        left = memoryview(data)
+        while left:
+            left = left[await trio.to_thread.run_sync(os.write, self._descriptor, left) :]
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def aclose(self) -> None:
+        await trio.lowlevel.checkpoint()
 
 
 @asynccontextmanager
-async def _opened(descriptor: int) -> AsyncGenerator["trio.lowlevel.FdStream | _Threaded"]:
+async def _opened(descriptor: int) -> AsyncGenerator[trio.abc.Stream]:
     """Open a descriptor for as long as the block; it is not closed."""
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
-        yield _Threaded(descriptor)
+        yield _File(descriptor)
         return
     stream = trio.lowlevel.FdStream(_own(descriptor))
     try:
@@ -102,45 +122,3 @@ def _private(descriptor: int, flags: int) -> Generator[int]:
         os.dup2(private, descriptor)
         os.close(elsewhere)
         os.close(private)
-
-
-async def _receive(
-    lines: "trio.lowlevel.FdStream | _Threaded", received: MemoryObjectSendStream[SessionMessage | Exception]
-) -> None:
-    """Read messages until the client closes its end; what is no message is skipped, for it has no answer."""
-    with received:
-        async with aclosing(_lines(lines)) as found:
-            async for line in found:
-                try:
-                    message = types.jsonrpc_message_adapter.validate_json(line, by_name=False)
-                except ValidationError as error:
-                    _log.warning("an MCP client sent what is no message", bytes=len(line))
-                    await received.send(error)
-                    continue
-                await received.send(SessionMessage(message))
-
-
-async def _lines(source: "trio.lowlevel.FdStream | _Threaded") -> AsyncGenerator[bytes]:
-    """Yield lines that are not empty, and of one that is too long nothing."""
-    pending, too_long = bytearray(), False
-    while chunk := await source.receive_some(CHUNK):
-        pending += chunk
-        *complete, rest = pending.split(b"\n")
-        pending = bytearray(rest)
-        for line in complete:
-            if line.strip() and not too_long:
-                yield bytes(line)
-            too_long = False
-        if len(pending) > MOST_LINE:
-            _log.warning("an MCP client's message was skipped: it is too long", most=MOST_LINE)
-            pending, too_long = bytearray(), True
-
-
-async def _send(sent: MemoryObjectReceiveStream[SessionMessage], out: "trio.lowlevel.FdStream | _Threaded") -> None:
-    """Write messages, each a line, until there can be no more; a client that has gone needs none."""
-    with sent:
-        try:
-            async for each in sent:
-                await out.send_all(each.message.model_dump_json(by_alias=True, exclude_unset=True).encode() + b"\n")
-        except trio.BrokenResourceError:
-            _log.info("the MCP client has closed its end")
